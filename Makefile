@@ -1,0 +1,55 @@
+# One list of commands for people, editors and CI. `make help` shows it.
+PYTHON ?= python3
+BIN := .venv/bin
+PROTOS := $(wildcard protos/e2rank/v1/*.proto)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo serve test test-fast test-all lint format protos lock bench-quality clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup:  ## Make the pinned environments (server and Triton); resumes when interrupted
+	@$(PYTHON) deploy/setup.py dev cpu triton
+
+setup-dev:  ## Make the part that needs no inference stack
+	@$(PYTHON) deploy/setup.py dev
+
+demo: setup  ## Start everything, rerank a small collection, show what happened, stop everything
+	@$(BIN)/python -m benchmarks.demo
+
+serve: setup  ## Start the server and keep it running; Ctrl-C drains it
+	@$(BIN)/python -m e2rank_server
+
+test: setup lint  ## All tests but the slow ones, on the real vLLM and Triton
+	$(BIN)/python -m pytest -m "not slow"
+
+test-fast: setup-dev  ## The tests on fakes: seconds, no inference stack
+	$(BIN)/python -m pytest -m "not e2e and not slow"
+
+test-all: setup lint  ## All tests
+	$(BIN)/python -m pytest
+
+lint: setup-dev  ## Formatting, lint, types, layers, contract
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/python protos/generate.py --check
+
+format: setup-dev  ## Format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: setup-dev  ## Make the generated code anew
+	$(BIN)/python protos/generate.py
+
+bench-quality: setup  ## Rerank BEIR-format folders: make bench-quality DATA="folder ..."
+	@$(BIN)/python -m benchmarks.quality $(DATA)
+
+lock:  ## Resolve requirements/*.txt anew (needs uv)
+	@requirements/lock.sh
+
+clean:  ## Remove the environments and everything that was prepared
+	rm -rf .venv .venv-triton data dist

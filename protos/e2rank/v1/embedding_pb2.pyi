@@ -1,0 +1,97 @@
+import datetime
+
+from e2rank.v1 import types_pb2 as _types_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class InputType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INPUT_TYPE_UNSPECIFIED: _ClassVar[InputType]
+    INPUT_TYPE_QUERY: _ClassVar[InputType]
+    INPUT_TYPE_DOCUMENT: _ClassVar[InputType]
+INPUT_TYPE_UNSPECIFIED: InputType
+INPUT_TYPE_QUERY: InputType
+INPUT_TYPE_DOCUMENT: InputType
+
+class EmbedRequest(_message.Message):
+    __slots__ = ("model", "namespace", "input_type", "instruction", "inputs", "encoding", "priority")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    namespace: str
+    input_type: InputType
+    instruction: str
+    inputs: _containers.RepeatedCompositeFieldContainer[TextInput]
+    encoding: _types_pb2.VectorEncoding
+    priority: int
+    def __init__(self, model: _Optional[str] = ..., namespace: _Optional[str] = ..., input_type: _Optional[_Union[InputType, str]] = ..., instruction: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TextInput, _Mapping]]] = ..., encoding: _Optional[_Union[_types_pb2.VectorEncoding, str]] = ..., priority: _Optional[int] = ...) -> None: ...
+
+class TextInput(_message.Message):
+    __slots__ = ("text", "title")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    title: str
+    def __init__(self, text: _Optional[str] = ..., title: _Optional[str] = ...) -> None: ...
+
+class EmbedResponse(_message.Message):
+    __slots__ = ("embeddings", "usage", "timings", "model", "warnings")
+    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    embeddings: _containers.RepeatedCompositeFieldContainer[Embedding]
+    usage: EmbedUsage
+    timings: EmbedTimings
+    model: _types_pb2.ModelIdentity
+    warnings: _containers.RepeatedCompositeFieldContainer[_types_pb2.Warning]
+    def __init__(self, embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ..., usage: _Optional[_Union[EmbedUsage, _Mapping]] = ..., timings: _Optional[_Union[EmbedTimings, _Mapping]] = ..., model: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[_types_pb2.Warning, _Mapping]]] = ...) -> None: ...
+
+class Embedding(_message.Message):
+    __slots__ = ("vector", "truncated", "cache_tier")
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    CACHE_TIER_FIELD_NUMBER: _ClassVar[int]
+    vector: _types_pb2.Vector
+    truncated: bool
+    cache_tier: _types_pb2.CacheTier
+    def __init__(self, vector: _Optional[_Union[_types_pb2.Vector, _Mapping]] = ..., truncated: bool = ..., cache_tier: _Optional[_Union[_types_pb2.CacheTier, str]] = ...) -> None: ...
+
+class EmbedUsage(_message.Message):
+    __slots__ = ("tokens", "inputs_cached", "inputs_embedded", "inputs_truncated")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_CACHED_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_EMBEDDED_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    tokens: int
+    inputs_cached: int
+    inputs_embedded: int
+    inputs_truncated: int
+    def __init__(self, tokens: _Optional[int] = ..., inputs_cached: _Optional[int] = ..., inputs_embedded: _Optional[int] = ..., inputs_truncated: _Optional[int] = ...) -> None: ...
+
+class EmbedTimings(_message.Message):
+    __slots__ = ("total", "queue", "lookup", "tokenize", "embed")
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    LOOKUP_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZE_FIELD_NUMBER: _ClassVar[int]
+    EMBED_FIELD_NUMBER: _ClassVar[int]
+    total: _duration_pb2.Duration
+    queue: _duration_pb2.Duration
+    lookup: _duration_pb2.Duration
+    tokenize: _duration_pb2.Duration
+    embed: _duration_pb2.Duration
+    def __init__(self, total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lookup: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tokenize: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., embed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

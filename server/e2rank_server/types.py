@@ -1,0 +1,244 @@
+"""The words of the domain, as values: what the engine takes and returns.
+
+Wire messages stop at `gateway/codec.py`; everything below it speaks these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float32]
+"""Vectors: float32, C-contiguous, one row a vector, rows L2-normalised unless said otherwise."""
+
+TokenIds: TypeAlias = NDArray[np.int32]
+"""Token ids of one prompt: int32, shape [tokens]."""
+
+
+class Method(StrEnum):
+    """How a rerank request is scored."""
+
+    E2RANK = "E2RANK"
+    COSINE = "COSINE"
+
+
+class PromptOrder(StrEnum):
+    """The order in which candidates enter the listwise prompt."""
+
+    FIRST_STAGE = "FIRST_STAGE"
+    COSINE = "COSINE"
+
+
+class ScoreScaling(StrEnum):
+    """How first-stage scores are written into the prompt (InsertRank, arXiv:2506.14086)."""
+
+    RAW = "RAW"
+    MIN_MAX = "MIN_MAX"
+    PERCENT = "PERCENT"
+
+
+class InputType(StrEnum):
+    """What a text to embed is; the two have different templates in most models."""
+
+    QUERY = "QUERY"
+    DOCUMENT = "DOCUMENT"
+
+
+class CacheTier(StrEnum):
+    """Where a document's vector came from."""
+
+    CALLER = "CALLER"
+    MEMORY = "MEMORY"
+    COMPUTED = "COMPUTED"
+
+
+class TokenizerBackend(StrEnum):
+    """What turns text into token ids."""
+
+    IN_PROCESS = "IN_PROCESS"
+    TRITON = "TRITON"
+
+
+class EmbedderBackend(StrEnum):
+    """What turns token ids into vectors."""
+
+    VLLM_IN_PROCESS = "VLLM_IN_PROCESS"
+    FAKE = "FAKE"
+
+
+class WarningCode(StrEnum):
+    """Why a caller is warned about an answer that is valid all the same."""
+
+    PROFILE_NOT_TRAINED_FOR_LISTWISE = "PROFILE_NOT_TRAINED_FOR_LISTWISE"
+    QUERY_TRUNCATED = "QUERY_TRUNCATED"
+    INSTRUCTION_IGNORED = "INSTRUCTION_IGNORED"
+    PROMPT_DOCUMENTS_SHRUNK = "PROMPT_DOCUMENTS_SHRUNK"
+    FIRST_STAGE_SCORES_EXPERIMENTAL = "FIRST_STAGE_SCORES_EXPERIMENTAL"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerWarning:
+    """A code for programs and a sentence for people."""
+
+    code: WarningCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A candidate. It has a text, a vector, or both.
+
+    `vector` is float32, shape [dimension], L2-normalised, of the model that
+    will use it: the codec has checked all that.
+    """
+
+    id: str = ""
+    text: str | None = None
+    title: str | None = None
+    vector: FloatArray | None = None
+    first_stage_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class E2RankOptions:
+    """Options of Method.E2RANK; None means the profile's value."""
+
+    prompt_documents: int | None = None
+    prompt_order: PromptOrder | None = None
+    score_scaling: ScoreScaling | None = None
+    """If set, first-stage scores stand in the prompt. None leaves them out."""
+
+
+@dataclass(frozen=True, slots=True)
+class CosineOptions:
+    """Options of Method.COSINE, which has none yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """One query and its candidates, in first-stage order; valid in shape and size."""
+
+    query: str
+    documents: Sequence[Document]
+    namespace: str = ""
+    instruction: str | None = None
+    top_n: int | None = None
+    max_tokens_per_document: int | None = None
+    priority: int = 0
+    options: E2RankOptions | CosineOptions | None = None
+    """None means the profile's default method with its default options."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankedDocument:
+    """`index` is the document's position in the request; `relevance_score` a cosine."""
+
+    index: int
+    relevance_score: float
+    cache_tier: CacheTier
+
+
+@dataclass(frozen=True, slots=True)
+class RerankUsage:
+    """What an answer cost; see RerankUsage in protos/e2rank/v1/rerank.proto for each count."""
+
+    prompt_tokens: int = 0
+    document_tokens: int = 0
+    documents_from_caller: int = 0
+    documents_cached: int = 0
+    documents_embedded: int = 0
+    documents_truncated: int = 0
+    prompt_documents: int = 0
+    prompt_documents_truncated: int = 0
+
+
+@dataclass(slots=True)
+class Timings:
+    """Wall-clock seconds by stage. Stages overlap, so they need not add up to the total."""
+
+    total_seconds: float = 0.0
+    queue_seconds: float = 0.0
+    tokenize_seconds: float = 0.0
+    prompt_seconds: float = 0.0
+    lookup_seconds: float = 0.0
+    documents_seconds: float = 0.0
+    score_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RerankOutcome:
+    """The answer to a RerankRequest: results best first, equal scores in request order."""
+
+    results: Sequence[RankedDocument]
+    method: Method
+    usage: RerankUsage
+    timings: Timings
+    warnings: Sequence[AnswerWarning] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    """A text to embed. `title` is for documents only."""
+
+    text: str
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """Texts of one type to embed; valid in shape and size."""
+
+    input_type: InputType
+    inputs: Sequence[TextInput]
+    namespace: str = ""
+    instruction: str | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedUsage:
+    """What an Embed cost; see EmbedUsage in protos/e2rank/v1/embedding.proto."""
+
+    tokens: int = 0
+    inputs_cached: int = 0
+    inputs_embedded: int = 0
+    inputs_truncated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedOutcome:
+    """The answer to an EmbedRequest: `vectors` is float32 [inputs, dimension], L2-normalised."""
+
+    vectors: FloatArray
+    truncated: Sequence[bool]
+    cache_tiers: Sequence[CacheTier]
+    usage: EmbedUsage
+    timings: Timings
+    warnings: Sequence[AnswerWarning] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What GetModel says of a profile that is being served."""
+
+    profile: str
+    revision: str
+    fingerprint: str
+    template_version: str
+    tokenizer_backend: TokenizerBackend
+    embedder_backend: EmbedderBackend
+    dimension: int
+    compute_dtype: str
+    trained_for_listwise: bool
+    default_method: Method
+    default_prompt_order: PromptOrder
+    max_query_tokens: int
+    max_document_tokens: int
+    max_prompt_tokens: int
+    default_prompt_documents: int
+    max_prompt_documents: int
