@@ -1,0 +1,254 @@
+"""The server's settings: one frozen object, read once from flags and the environment.
+
+Each field is one setting: flag `--listen`, environment variable
+`E2RANK_LISTEN`; the flag wins. An unknown one is an error, and all errors are
+reported together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from e2rank_server.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "E2RANK_"
+_SIZE_UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*(KiB|MiB|GiB|)", text.strip())
+    if match is None:
+        raise ValueError("a size in bytes such as 4096, 512KiB, 16MiB or 2GiB")
+    return _at_least_one(int(match[1]) * _SIZE_UNITS[match[2]], "a size of at least 1 byte")
+
+
+def _count(text: str) -> int:
+    if re.fullmatch(r"\d{1,9}", text.strip()) is None:
+        raise ValueError("a whole number from 1 to 999999999")
+    return _at_least_one(int(text), "a whole number from 1 to 999999999")
+
+
+def _at_least_one(value: int, expected: str) -> int:
+    if value < 1:
+        raise ValueError(expected)
+    return value
+
+
+def _seconds(text: str) -> float:
+    expected = "a number of seconds from 0 to 86400"
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(expected) from None
+    if not 0 <= value <= 86400:
+        raise ValueError(expected)
+    return value
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError("one of " + ", ".join(allowed))
+        return text
+
+    return parse
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdigit() and int(port) <= 65535):
+        raise ValueError("HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:50051")
+    return text
+
+
+def _optional_address(text: str) -> str | None:
+    return _address(text) if text else None
+
+
+def _optional_path(text: str) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+def _optional_text(text: str) -> str | None:
+    return text or None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise ValueError("one or more profile names or .toml paths, separated by commas")
+    return names
+
+
+def _secret(text: str) -> bytes | None:
+    if text and not 16 <= len(text.encode()) <= 64:
+        raise ValueError("16 to 64 bytes of text")
+    return text.encode() or None
+
+
+def _default_data_directory() -> str:
+    home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return str(Path(home).expanduser() / "e2rank")
+
+
+def _setting(parse: Callable[[str], Any], default: str, help_text: str) -> Any:  # noqa: ANN401 - stands for the field's own type, as dataclasses.field does
+    metadata = {"parse": parse, "default": default, "help": help_text}
+    return field(default_factory=lambda: parse(default), metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set. `python -m e2rank_server --help` prints the same."""
+
+    listen: str = _setting(
+        _address, "127.0.0.1:50051", "address to serve gRPC on; port 0 takes a free one"
+    )
+    address_file: Path | None = _setting(
+        _optional_path, "", "file to write the address to once the server answers"
+    )
+    profile: tuple[str, ...] = _setting(
+        _names,
+        "all-minilm-l6-v2",
+        "models to serve: names of shipped profiles or paths of .toml files, separated by "
+        "commas; the first is the default model",
+    )
+    listwise_template: str | None = _setting(
+        _optional_text,
+        "",
+        "use this listwise template instead of each profile's own choice, for example readme",
+    )
+    data_directory: Path = _setting(
+        lambda text: Path(text).expanduser(),
+        _default_data_directory(),
+        "folder for prepared models, the cache secret and Triton's log",
+    )
+    tokenizer: str = _setting(
+        _choice("auto", "triton", "in-process"),
+        "auto",
+        "what tokenizes: triton starts or uses a Triton server; auto falls back to in-process, "
+        "and says so, only where Triton cannot run",
+    )
+    triton_url: str | None = _setting(
+        _optional_address, "", "use the Triton server at HOST:PORT (gRPC) instead of starting one"
+    )
+    triton_environment: Path = _setting(
+        lambda text: Path(text).expanduser(),
+        str(Path(sys.prefix).parent / ".venv-triton"),
+        "virtual environment that has Triton (numpy < 2)",
+    )
+    embedder: str = _setting(
+        _choice("vllm", "fake"),
+        "vllm",
+        "what embeds: vllm in this process tree, or fake vectors for testing clients",
+    )
+    dtype: str = _setting(
+        _choice("auto", "bfloat16", "float32"),
+        "auto",
+        "element type the model computes in; auto takes bfloat16 where the hardware has it",
+    )
+    prefix_caching: str = _setting(
+        _choice("on", "off"),
+        "on",
+        "vLLM's prefix cache, for decoders; it helps when the same documents in the same order "
+        "come again",
+    )
+    cache_bytes: int = _setting(
+        _size, "512MiB", "memory for document embeddings, shared out evenly between the models"
+    )
+    cache_secret: bytes | None = _setting(
+        _secret,
+        "",
+        "key of the cache keys, the same for all replicas; made once in the data folder if unset",
+    )
+    max_request_bytes: int = _setting(_size, "32MiB", "largest request message")
+    max_documents: int = _setting(_count, "1000", "most documents in a Rerank")
+    max_inputs: int = _setting(_count, "2048", "most texts in an Embed")
+    max_query_bytes: int = _setting(_size, "32KiB", "longest query, in UTF-8")
+    max_document_bytes: int = _setting(_size, "1MiB", "longest document with its title, in UTF-8")
+    max_instruction_bytes: int = _setting(_size, "4KiB", "longest instruction, in UTF-8")
+    max_concurrent_requests: int = _setting(
+        _count, "256", "requests in progress; one more is RESOURCE_EXHAUSTED"
+    )
+    max_running_tokens: int = _setting(
+        _count, "65536", "estimated tokens of work handed to a model at once; the rest waits"
+    )
+    max_waiting_tokens: int = _setting(
+        _count, "1048576", "estimated tokens of waiting work; more is RESOURCE_EXHAUSTED"
+    )
+    health_interval_seconds: float = _setting(
+        _seconds, "2", "how often the backends' health is checked"
+    )
+    drain_seconds: float = _setting(
+        _seconds, "10", "how long requests in progress may finish after SIGTERM or Ctrl-C"
+    )
+    log_level: str = _setting(
+        _choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least severe messages to log"
+    )
+
+
+def flag(setting: Field[Any]) -> str:
+    """Return the command-line flag of a setting."""
+    return "--" + setting.name.replace("_", "-")
+
+
+def variable(setting: Field[Any]) -> str:
+    """Return the environment variable of a setting."""
+    return ENVIRONMENT_PREFIX + setting.name.upper()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m e2rank_server",
+        description="Serve embedding and E2Rank reranking over gRPC. Every flag can also be "
+        f"given as an environment variable: --listen is {ENVIRONMENT_PREFIX}LISTEN.",
+        allow_abbrev=False,
+    )
+    for setting in fields(Settings):
+        default = setting.metadata["default"]
+        shown = f" (default: {default})" if default else ""
+        parser.add_argument(
+            flag(setting),
+            dest=setting.name,
+            metavar="VALUE",
+            help=(setting.metadata["help"] + shown).replace("%", "%%"),
+        )
+    return parser
+
+
+def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Read flags and environment.
+
+    Raises:
+        ConfigurationError: with one line for every setting that is unknown or wrong,
+            naming it, its value and what was expected.
+    """
+    known = {variable(setting) for setting in fields(Settings)}
+    problems = [
+        f"environment variable {name}: no such setting"
+        for name in sorted(environ)
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known
+    ]
+    given, unknown = _parser().parse_known_args(list(arguments))
+    problems += [f"{argument}: no such setting" for argument in unknown]
+    values: dict[str, Any] = {}
+    for setting in fields(Settings):
+        source, text = flag(setting), getattr(given, setting.name)
+        if text is None:
+            source, text = variable(setting), environ.get(variable(setting))
+        if text is None:
+            continue
+        try:
+            values[setting.name] = setting.metadata["parse"](text)
+        except ValueError as error:
+            shown = "(not shown)" if setting.name == "cache_secret" else repr(text)
+            problems.append(f"{source}: {shown} is not {error}")
+    if problems:
+        raise ConfigurationError(problems)
+    return Settings(**values)
