@@ -236,7 +236,10 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         if name.startswith(ENVIRONMENT_PREFIX) and name not in known
     ]
     given, unknown = _parser().parse_known_args(list(arguments))
-    problems += [f"{argument}: no such setting" for argument in unknown]
+    # A value after an unknown flag is unknown to the parser, too, and needs no line of its own.
+    problems += [f"{argument}: no such setting" for argument in unknown if argument[:1] == "-"]
+    if unknown and unknown[0][:1] != "-":
+        problems.append(f"{unknown[0]!r}: settings are given as --name value")
     values: dict[str, Any] = {}
     for setting in fields(Settings):
         source, text = flag(setting), getattr(given, setting.name)
