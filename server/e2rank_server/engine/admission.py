@@ -1,0 +1,104 @@
+"""The second gate: how much work may be handed to a model at once.
+
+The first one (gateway/interceptors.py) counts requests; this one counts tokens,
+since one request can be a hundred times another. A permit is taken after the
+cache look-up, when the work is known, and before tokenization.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from e2rank_server.errors import OverloadedError
+
+_SMOOTHING = 0.2
+_MIN_RETRY_SECONDS = 0.1
+
+
+class WorkGate:
+    """Admits estimated tokens of work up to a bound; the rest waits, up to another.
+
+    Waiting work is admitted by priority (lower first), then in order of arrival.
+    """
+
+    def __init__(self, max_running_tokens: int, max_waiting_tokens: int) -> None:
+        self._max_running = max_running_tokens
+        self._max_waiting = max_waiting_tokens
+        self._running = 0
+        self._waiting = 0
+        self._queue: list[tuple[int, int, int, asyncio.Future[None]]] = []
+        self._arrivals = itertools.count()
+        self._typical_seconds = _MIN_RETRY_SECONDS
+
+    @property
+    def running_tokens(self) -> int:
+        """Tokens of admitted work that has not ended."""
+        return self._running
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens of work that waits."""
+        return self._waiting
+
+    @asynccontextmanager
+    async def admit(self, tokens: int, priority: int = 0) -> AsyncIterator[float]:
+        """Hold a permit for the duration of the block; yields the seconds waited for it.
+
+        Work larger than the bound is admitted alone.
+
+        Raises:
+            OverloadedError: too much is waiting already.
+        """
+        cost = min(tokens, self._max_running)
+        arrived = time.monotonic()
+        await self._acquire(cost, priority)
+        admitted = time.monotonic()
+        try:
+            yield admitted - arrived
+        finally:
+            held = time.monotonic() - admitted
+            self._typical_seconds += _SMOOTHING * (held - self._typical_seconds)
+            self._release(cost)
+
+    async def _acquire(self, cost: int, priority: int) -> None:
+        if not self._queue and self._running + cost <= self._max_running:
+            self._running += cost
+            return
+        if self._waiting + cost > self._max_waiting:
+            raise OverloadedError(
+                f"{self._waiting} tokens of work are waiting and {cost} more would exceed the "
+                f"limit of {self._max_waiting}",
+                retry_after_seconds=max(self._typical_seconds, _MIN_RETRY_SECONDS),
+            )
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._queue, (priority, next(self._arrivals), cost, turn))
+        self._waiting += cost
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._waiting -= cost
+                self._admit_waiting()
+            else:
+                self._release(cost)  # admitted in the moment of leaving
+            raise
+
+    def _release(self, cost: int) -> None:
+        self._running -= cost
+        self._admit_waiting()
+
+    def _admit_waiting(self) -> None:
+        while self._queue:
+            _, _, cost, turn = self._queue[0]
+            if not turn.cancelled():
+                if self._running + cost > self._max_running:
+                    return
+                self._running += cost
+                self._waiting -= cost
+                turn.set_result(None)
+            heapq.heappop(self._queue)

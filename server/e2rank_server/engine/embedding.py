@@ -1,0 +1,133 @@
+"""Embed: vectors of queries and documents, as retrieval and Rerank use them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
+from e2rank_server.engine.admission import WorkGate
+from e2rank_server.engine.document_vectors import DocumentVectors
+from e2rank_server.engine.query import instruction_warnings, query_truncated_warning
+from e2rank_server.profiles.profile import Profile
+from e2rank_server.tokenizer.protocol import Tokenizer
+from e2rank_server.types import (
+    CacheTier,
+    Document,
+    EmbedOutcome,
+    EmbedRequest,
+    EmbedUsage,
+    InputType,
+    Timings,
+)
+
+# Each slice takes a permit of its own, so that reranks get their turn between
+# the slices of a large batch.
+_TEXTS_PER_PERMIT = 128
+
+
+class EmbeddingEngine:
+    """Embeds with one model."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        tokenizer: Tokenizer,
+        embedder: Embedder,
+        documents: DocumentVectors,
+        gate: WorkGate,
+    ) -> None:
+        self._profile = profile
+        self._tokenizer = tokenizer
+        self._embedder = embedder
+        self._documents = documents
+        self._gate = gate
+
+    async def embed(self, request: EmbedRequest) -> EmbedOutcome:
+        """Embed all inputs, or none.
+
+        Raises:
+            OverloadedError, UnavailableError: see errors.py.
+        """
+        started = time.monotonic()
+        timings = Timings()
+        is_query = request.input_type is InputType.QUERY
+        embed_slice = self._embed_queries if is_query else self._embed_documents
+        parts = [
+            await embed_slice(request, first, timings)
+            for first in range(0, len(request.inputs), _TEXTS_PER_PERMIT)
+        ]
+        timings.total_seconds = time.monotonic() - started
+        return self._outcome(request, parts, timings)
+
+    async def _embed_documents(
+        self, request: EmbedRequest, first: int, timings: Timings
+    ) -> EmbedOutcome:
+        inputs = request.inputs[first : first + _TEXTS_PER_PERMIT]
+        documents = [Document(text=each.text, title=each.title) for each in inputs]
+        sought = await self._documents.look_up(request.namespace, documents)
+        timings.lookup_seconds += sought.lookup_seconds
+        cost = sought.estimated_tokens(self._profile.prompts.max_document_tokens)
+        async with self._gate.admit(cost, request.priority) as waited:
+            timings.queue_seconds += waited
+            found = await self._documents.complete(sought, request.priority)
+        timings.documents_seconds += found.seconds
+        return EmbedOutcome(
+            vectors=found.vectors,
+            truncated=found.truncated,
+            cache_tiers=found.tiers,
+            usage=EmbedUsage(tokens=found.num_tokens),
+            timings=timings,
+        )
+
+    async def _embed_queries(
+        self, request: EmbedRequest, first: int, timings: Timings
+    ) -> EmbedOutcome:
+        inputs = request.inputs[first : first + _TEXTS_PER_PERMIT]
+        cost = len(inputs) * self._profile.prompts.max_query_tokens
+        async with self._gate.admit(cost, request.priority) as waited:
+            timings.queue_seconds += waited
+            started = time.monotonic()
+            texts = await self._tokenizer.tokenize_texts(
+                InputType.QUERY, inputs, request.instruction
+            )
+            tokenized = time.monotonic()
+            vectors = await self._embedder.embed(
+                [EmbedderPrompt(text.token_ids) for text in texts], priority=request.priority
+            )
+            timings.tokenize_seconds += tokenized - started
+            timings.prompt_seconds += time.monotonic() - tokenized
+        return EmbedOutcome(
+            vectors=vectors,
+            truncated=[text.is_truncated for text in texts],
+            cache_tiers=[CacheTier.COMPUTED] * len(texts),
+            usage=EmbedUsage(tokens=sum(len(text.token_ids) for text in texts)),
+            timings=timings,
+        )
+
+    def _outcome(
+        self, request: EmbedRequest, parts: Sequence[EmbedOutcome], timings: Timings
+    ) -> EmbedOutcome:
+        truncated = [each for part in parts for each in part.truncated]
+        tiers = [each for part in parts for each in part.cache_tiers]
+        warnings = []
+        if request.input_type is InputType.QUERY:
+            template = self._profile.prompts.query_template
+            warnings = instruction_warnings(self._profile, template, request.instruction)
+            if any(truncated):
+                warnings.append(query_truncated_warning(self._profile))
+        return EmbedOutcome(
+            vectors=np.concatenate([part.vectors for part in parts]),
+            truncated=truncated,
+            cache_tiers=tiers,
+            usage=EmbedUsage(
+                tokens=sum(part.usage.tokens for part in parts),
+                inputs_cached=tiers.count(CacheTier.MEMORY),
+                inputs_embedded=tiers.count(CacheTier.COMPUTED),
+                inputs_truncated=sum(truncated),
+            ),
+            timings=timings,
+            warnings=warnings,
+        )

@@ -1,0 +1,105 @@
+"""A model that is being served: a profile joined to what tokenizes, embeds and caches for it."""
+
+from __future__ import annotations
+
+from e2rank_server.embedder.protocol import Embedder
+from e2rank_server.embedding_cache.protocol import EmbeddingCache
+from e2rank_server.engine.admission import WorkGate
+from e2rank_server.engine.document_vectors import DocumentVectors
+from e2rank_server.engine.embedding import EmbeddingEngine
+from e2rank_server.engine.rerank import RerankEngine
+from e2rank_server.errors import UnavailableError
+from e2rank_server.profiles.profile import Profile
+from e2rank_server.tokenizer.protocol import Tokenizer
+from e2rank_server.types import (
+    Document,
+    E2RankOptions,
+    EmbedOutcome,
+    EmbedRequest,
+    ModelDescription,
+    RerankOutcome,
+    RerankRequest,
+)
+
+_WARM_UP = RerankRequest(
+    query="which planet is the largest",
+    documents=[
+        Document(text="Jupiter is the largest planet of the solar system."),
+        Document(text="Bread dough rises because yeast makes gas."),
+    ],
+    namespace="e2rank.warm-up",
+    options=E2RankOptions(),
+)
+
+
+class ServedModel:
+    """Answers requests for one profile."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        revision: str,
+        fingerprint: str,
+        tokenizer: Tokenizer,
+        embedder: Embedder,
+        cache: EmbeddingCache,
+        secret: bytes,
+        gate: WorkGate,
+    ) -> None:
+        self.description = _describe(profile, revision, fingerprint, tokenizer, embedder)
+        self._tokenizer = tokenizer
+        self._embedder = embedder
+        documents = DocumentVectors(profile, fingerprint, tokenizer, embedder, cache, secret)
+        self._reranking = RerankEngine(profile, tokenizer, embedder, documents, gate)
+        self._embedding = EmbeddingEngine(profile, tokenizer, embedder, documents, gate)
+
+    async def rerank(self, request: RerankRequest) -> RerankOutcome:
+        """See `RerankEngine.rerank`."""
+        return await self._reranking.rerank(request)
+
+    async def embed(self, request: EmbedRequest) -> EmbedOutcome:
+        """See `EmbeddingEngine.embed`."""
+        return await self._embedding.embed(request)
+
+    async def warm_up(self) -> None:
+        """Run one request of each kind of pass, so that the first caller does not pay for it."""
+        await self.rerank(_WARM_UP)
+
+    async def check_health(self) -> None:
+        """Raise UnavailableError if a backend is away."""
+        await self._tokenizer.check_health()
+        await self._embedder.check_health()
+
+
+def _describe(
+    profile: Profile,
+    revision: str,
+    fingerprint: str,
+    tokenizer: Tokenizer,
+    embedder: Embedder,
+) -> ModelDescription:
+    if embedder.dimension != profile.dimension:
+        raise UnavailableError(
+            "embedder",
+            f"the model gives {embedder.dimension} dimensions, "
+            f"profile {profile.name} says {profile.dimension}",
+        )
+    return ModelDescription(
+        profile=profile.name,
+        revision=revision,
+        fingerprint=fingerprint,
+        template_version=profile.template_version,
+        tokenizer_backend=tokenizer.backend,
+        embedder_backend=embedder.backend,
+        dimension=profile.dimension,
+        compute_dtype=embedder.compute_dtype,
+        trained_for_listwise=profile.trained_for_listwise,
+        default_method=profile.default_method,
+        default_prompt_order=profile.prompt_order,
+        max_query_tokens=profile.prompts.max_query_tokens,
+        max_document_tokens=profile.prompts.max_document_tokens,
+        max_prompt_tokens=profile.prompts.max_prompt_tokens,
+        default_prompt_documents=profile.prompt_documents,
+        max_prompt_documents=profile.max_prompt_documents,
+    )
