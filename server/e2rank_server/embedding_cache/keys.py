@@ -69,8 +69,6 @@ def load_or_create_secret(file: Path) -> bytes:
         raise ConfigurationError([f"cache secret {file}: {error.strerror}"]) from error
     if len(secret) != SECRET_BYTES:
         raise ConfigurationError(
-            [
-                f"cache secret {file}: {len(secret)} bytes, expected {SECRET_BYTES}; is it another file?"
-            ]
+            [f"cache secret {file}: {len(secret)} bytes, expected {SECRET_BYTES}"]
         )
     return secret

@@ -22,9 +22,10 @@ class MemoryEmbeddingCache:
     """Vectors stand in one contiguous float32 array; the index maps keys to its rows.
 
     A look-up of many keys is one gather, and no vector is ever a Python object.
-    The arena is reserved whole, index included in `max_bytes`, but the operating system
-    gives it memory only as it fills, so it never has to be copied to grow. All methods run to their end without awaiting, so tasks of one event loop
-    never see each other's half-done work.
+    The arena is reserved whole, index included in `max_bytes`, but the operating
+    system gives it memory only as it fills, so it never has to be copied to
+    grow. All methods run to their end without awaiting, so tasks of one event
+    loop never see each other's half-done work.
     """
 
     def __init__(self, dimension: int, max_bytes: int) -> None:

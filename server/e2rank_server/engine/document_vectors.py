@@ -13,7 +13,7 @@ from e2rank_server.embedding_cache.keys import cache_keys
 from e2rank_server.embedding_cache.protocol import EmbeddingCache
 from e2rank_server.engine.concurrency import SharedTask, run_all
 from e2rank_server.profiles.profile import Profile
-from e2rank_server.prompting.prompter import join_title
+from e2rank_server.prompting.prompt import with_title
 from e2rank_server.tokenizer.protocol import TokenizedText, Tokenizer
 from e2rank_server.types import CacheTier, Document, FloatArray, InputType, TextInput
 
@@ -115,7 +115,7 @@ class DocumentVectors:
     ) -> dict[bytes, list[int]]:
         separator = self._profile.prompts.title_separator
         texts = (
-            join_title(documents[row].title, documents[row].text or "", separator) for row in rows
+            with_title(documents[row].title, documents[row].text or "", separator) for row in rows
         )
         keys = cache_keys(self._secret, self._fingerprint, namespace, _EPOCH, texts)
         # With no vector from the caller, `rows` are all rows and need no gather.

@@ -271,7 +271,7 @@ def _require_texts(request: RerankRequest, rows: Sequence[int]) -> None:
     violations = [
         FieldViolation(
             f"documents[{row}].text",
-            "is needed, since the listwise prompt shows this document; its vector alone does not do",
+            "is needed, since the listwise prompt shows this document; a vector alone will not do",
         )
         for row in sorted(rows)
         if request.documents[row].text is None
