@@ -27,7 +27,9 @@ def vectors(*values: float) -> FloatArray:
     return np.array([[value] * DIMENSION for value in values], dtype=np.float32)
 
 
-async def test_what_was_stored_is_found_and_the_rest_is_left_alone(cache_of: CacheOfEntries) -> None:
+async def test_what_was_stored_is_found_and_the_rest_is_left_alone(
+    cache_of: CacheOfEntries,
+) -> None:
     cache = cache_of(10)
     await cache.store([b"a", b"b"], vectors(1, 2))
     out = vectors(-1, -1, -1)

@@ -198,7 +198,8 @@ class RerankEngine:
         spent.prompt_documents = len(rows)
         spent.prompt_documents_truncated = sum(prompt.truncated)
         spent.warnings += self._listwise_warnings(request, plan, is_shrunk=prompt.is_shrunk)
-        return vectors[0]
+        vector: FloatArray = vectors[0]
+        return vector
 
     def _listwise_warnings(
         self, request: RerankRequest, plan: _ListwisePlan, *, is_shrunk: bool
