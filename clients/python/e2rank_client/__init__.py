@@ -1,0 +1,92 @@
+"""Python client of E2Rank Server.
+
+>>> from e2rank_client import E2RankClient
+>>> with E2RankClient("localhost:50051") as client:  # doctest: +SKIP
+...     answer = client.rerank("why is the sky blue", ["Air scatters blue light.", "Paint."])
+...     answer.results[0].index
+0
+"""
+
+from e2rank_client.client import DEFAULT_TIMEOUT_SECONDS, AsyncE2RankClient, E2RankClient
+from e2rank_client.errors import (
+    DeadlineExceededError,
+    E2RankError,
+    FieldViolation,
+    InvalidRequestError,
+    MessageTooLargeError,
+    ModelMismatchError,
+    OverloadedError,
+    PromptTooLongError,
+    ServerError,
+    UnavailableError,
+    UnknownModelError,
+)
+from e2rank_client.types import (
+    AnswerWarning,
+    CacheTier,
+    CosineOptions,
+    Document,
+    E2RankOptions,
+    EmbedderBackend,
+    Embedding,
+    EmbedResult,
+    EmbedTimings,
+    EmbedUsage,
+    HealthStatus,
+    InputType,
+    Method,
+    Model,
+    ModelIdentity,
+    ModelLimits,
+    PromptOrder,
+    RankedDocument,
+    RerankResult,
+    RerankTimings,
+    RerankUsage,
+    ScoreScaling,
+    TokenizerBackend,
+    Vector,
+    WarningCode,
+)
+
+__all__ = [
+    "DEFAULT_TIMEOUT_SECONDS",
+    "AnswerWarning",
+    "AsyncE2RankClient",
+    "CacheTier",
+    "CosineOptions",
+    "DeadlineExceededError",
+    "Document",
+    "E2RankClient",
+    "E2RankError",
+    "E2RankOptions",
+    "EmbedResult",
+    "EmbedTimings",
+    "EmbedUsage",
+    "EmbedderBackend",
+    "Embedding",
+    "FieldViolation",
+    "HealthStatus",
+    "InputType",
+    "InvalidRequestError",
+    "MessageTooLargeError",
+    "Method",
+    "Model",
+    "ModelIdentity",
+    "ModelLimits",
+    "ModelMismatchError",
+    "OverloadedError",
+    "PromptOrder",
+    "PromptTooLongError",
+    "RankedDocument",
+    "RerankResult",
+    "RerankTimings",
+    "RerankUsage",
+    "ScoreScaling",
+    "ServerError",
+    "TokenizerBackend",
+    "UnavailableError",
+    "UnknownModelError",
+    "Vector",
+    "WarningCode",
+]

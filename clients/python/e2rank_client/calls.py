@@ -1,0 +1,220 @@
+"""Each RPC as a value: what is sent, and how the answer is read.
+
+These functions are the methods of both clients, which differ only in how they
+run a `Call`. They do no input or output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from e2rank.v1 import (
+    embedding_pb2,
+    embedding_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    rerank_pb2,
+    rerank_pb2_grpc,
+    types_pb2,
+)
+from google.protobuf.message import Message
+
+from e2rank_client import health, wire
+from e2rank_client.types import (
+    CosineOptions,
+    Document,
+    E2RankOptions,
+    EmbedResult,
+    HealthStatus,
+    InputType,
+    Model,
+    RerankResult,
+)
+
+ResultT = TypeVar("ResultT")
+MethodChoice: TypeAlias = Literal["E2RANK", "COSINE"] | E2RankOptions | CosineOptions
+InputChoice: TypeAlias = Literal["QUERY", "DOCUMENT"] | InputType
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[ResultT]):
+    """A unary RPC that has not been made yet.
+
+    `stub` is a generated stub's class, made with a channel of either kind, and
+    `rpc` the name of its attribute. `timeout_seconds` None means the client's default.
+    """
+
+    stub: Callable[[Any], Any]
+    rpc: str
+    request: Message
+    read: Callable[[Any], ResultT]
+    timeout_seconds: float | None
+
+
+def rerank(
+    query: str,
+    documents: Sequence[str | Document],
+    *,
+    model: str = "",
+    namespace: str = "",
+    instruction: str = "",
+    method: MethodChoice | None = None,
+    top_n: int | None = None,
+    return_documents: bool = False,
+    max_tokens_per_document: int | None = None,
+    priority: int = 0,
+    timeout_seconds: float | None = None,
+) -> Call[RerankResult]:
+    """Order documents by relevance to a query.
+
+    Args:
+        query: Not blank.
+        documents: Candidates in first-stage order, best first; strings are texts.
+        model: Profile to use; empty means the server's default.
+        namespace: Cached document embeddings are shared within it and nowhere else.
+        instruction: Task description for instruction-aware models; empty means the profile's.
+        method: A method's name or its options; None means the profile's default method.
+        top_n: How many results to return; None means all.
+        return_documents: Whether results carry texts and titles.
+        max_tokens_per_document: Cuts each document's copy in the listwise prompt.
+        priority: Lower runs earlier; 0 is normal.
+        timeout_seconds: Deadline of the call; None means the client's default.
+
+    Raises:
+        E2RankError: see `e2rank_client.errors` for the tree.
+    """
+    request = rerank_pb2.RerankRequest(
+        model=model,
+        namespace=namespace,
+        query=query,
+        instruction=instruction,
+        documents=[wire.document_to_wire(document) for document in documents],
+        top_n=top_n,
+        return_documents=return_documents,
+        max_tokens_per_document=max_tokens_per_document,
+        priority=priority,
+        **_method(method),
+    )
+    return Call(
+        rerank_pb2_grpc.RerankServiceStub,
+        "Rerank",
+        request,
+        wire.rerank_result_from_wire,
+        timeout_seconds,
+    )
+
+
+def embed(
+    texts: Sequence[str],
+    *,
+    input_type: InputChoice,
+    titles: Sequence[str | None] | None = None,
+    model: str = "",
+    namespace: str = "",
+    instruction: str = "",
+    priority: int = 0,
+    timeout_seconds: float | None = None,
+) -> Call[EmbedResult]:
+    """Embed a batch; all texts or none.
+
+    Args:
+        texts: At least one, none blank.
+        input_type: QUERY or DOCUMENT: their templates differ in most models.
+        titles: For documents, one a text.
+        model: Profile to use; empty means the server's default.
+        namespace: As for `rerank`; for documents only.
+        instruction: For queries, as for `rerank`.
+        priority: Lower runs earlier; 0 is normal.
+        timeout_seconds: Deadline of the call; None means the client's default.
+
+    Raises:
+        ValueError: `titles` and `texts` differ in length.
+        E2RankError: see `e2rank_client.errors` for the tree.
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts is a sequence of strings, not a string")
+    pairs = zip(texts, titles if titles is not None else [None] * len(texts), strict=True)
+    request = embedding_pb2.EmbedRequest(
+        model=model,
+        namespace=namespace,
+        input_type=f"INPUT_TYPE_{InputType(input_type)}",
+        instruction=instruction,
+        inputs=[embedding_pb2.TextInput(text=text, title=title) for text, title in pairs],
+        encoding=types_pb2.VECTOR_ENCODING_FLOAT32,
+        priority=priority,
+    )
+    return Call(
+        embedding_pb2_grpc.EmbeddingServiceStub,
+        "Embed",
+        request,
+        wire.embed_result_from_wire,
+        timeout_seconds,
+    )
+
+
+def get_model(model: str = "", *, timeout_seconds: float | None = None) -> Call[Model]:
+    """Describe one profile; an empty name means the server's default.
+
+    Raises:
+        E2RankError: see `e2rank_client.errors` for the tree.
+    """
+    return Call(
+        model_pb2_grpc.ModelServiceStub,
+        "GetModel",
+        model_pb2.GetModelRequest(model=model),
+        lambda response: wire.model_from_wire(response.model),
+        timeout_seconds,
+    )
+
+
+def list_models(*, timeout_seconds: float | None = None) -> Call[tuple[Model, ...]]:
+    """List the profiles that the server serves, its default first.
+
+    Raises:
+        E2RankError: see `e2rank_client.errors` for the tree.
+    """
+    return Call(
+        model_pb2_grpc.ModelServiceStub,
+        "ListModels",
+        model_pb2.ListModelsRequest(),
+        lambda response: tuple(wire.model_from_wire(model) for model in response.models),
+        timeout_seconds,
+    )
+
+
+def check_health(service: str = "", *, timeout_seconds: float | None = None) -> Call[HealthStatus]:
+    """Ask whether the server, or one service such as `e2rank.v1.RerankService`, is serving.
+
+    Raises:
+        E2RankError: see `e2rank_client.errors` for the tree.
+    """
+    return Call(
+        health.HealthStub,
+        "Check",
+        health.HealthCheckRequest(service=service),
+        _read_health,
+        timeout_seconds,
+    )
+
+
+def _read_health(response: Any) -> HealthStatus:  # noqa: ANN401 - the message has no generated type
+    return {
+        health.SERVING: HealthStatus.SERVING,
+        health.NOT_SERVING: HealthStatus.NOT_SERVING,
+    }.get(response.status, HealthStatus.UNRECOGNISED)
+
+
+def _method(choice: MethodChoice | None) -> dict[str, Any]:
+    """Return the member of the request's `method` to set."""
+    match choice:
+        case None:
+            return {}
+        case "E2RANK":
+            return {"e2rank": rerank_pb2.E2RankOptions()}
+        case "COSINE" | CosineOptions():
+            return {"cosine": rerank_pb2.CosineOptions()}
+        case E2RankOptions():
+            return {"e2rank": wire.e2rank_options_to_wire(choice)}
+    raise ValueError(f"method is E2RANK, COSINE, their options or None, not {choice!r}")

@@ -1,0 +1,290 @@
+"""What callers give and get, as immutable values. Wire messages stop at `wire.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float32]
+
+
+class Method(StrEnum):
+    """How candidates are scored."""
+
+    UNRECOGNISED = "UNRECOGNISED"
+    """Of a server newer than this client; so in the other enumerations."""
+    E2RANK = "E2RANK"
+    """One embedding of a listwise prompt, that is the query with its first candidates."""
+    COSINE = "COSINE"
+    """The plain query embedding."""
+
+
+class PromptOrder(StrEnum):
+    """The order in which candidates enter the listwise prompt."""
+
+    UNRECOGNISED = "UNRECOGNISED"
+    FIRST_STAGE = "FIRST_STAGE"
+    """As in the request."""
+    COSINE = "COSINE"
+    """By cosine with the plain query embedding, at the cost of one short pass."""
+
+
+class ScoreScaling(StrEnum):
+    """How first-stage scores are written into the prompt."""
+
+    RAW = "RAW"
+    """As given, three decimals."""
+    MIN_MAX = "MIN_MAX"
+    """Linear to 0..1."""
+    PERCENT = "PERCENT"
+    """Linear to 0..100, rounded to integers."""
+
+
+class InputType(StrEnum):
+    """What a text to embed is; the two have different templates in most models."""
+
+    QUERY = "QUERY"
+    DOCUMENT = "DOCUMENT"
+
+
+class CacheTier(StrEnum):
+    """Where a document's vector came from."""
+
+    UNRECOGNISED = "UNRECOGNISED"
+    CALLER = "CALLER"
+    """The request brought it."""
+    MEMORY = "MEMORY"
+    """The gateway's memory."""
+    COMPUTED = "COMPUTED"
+    """No cache had it."""
+
+
+class TokenizerBackend(StrEnum):
+    """What turned text into token ids."""
+
+    UNRECOGNISED = "UNRECOGNISED"
+    IN_PROCESS = "IN_PROCESS"
+    TRITON = "TRITON"
+
+
+class EmbedderBackend(StrEnum):
+    """What turned token ids into vectors."""
+
+    UNRECOGNISED = "UNRECOGNISED"
+    VLLM_IN_PROCESS = "VLLM_IN_PROCESS"
+    FAKE = "FAKE"
+
+
+class WarningCode(StrEnum):
+    """Why a valid answer carries a warning."""
+
+    UNRECOGNISED = "UNRECOGNISED"
+    PROFILE_NOT_TRAINED_FOR_LISTWISE = "PROFILE_NOT_TRAINED_FOR_LISTWISE"
+    QUERY_TRUNCATED = "QUERY_TRUNCATED"
+    INSTRUCTION_IGNORED = "INSTRUCTION_IGNORED"
+    PROMPT_DOCUMENTS_SHRUNK = "PROMPT_DOCUMENTS_SHRUNK"
+    FIRST_STAGE_SCORES_EXPERIMENTAL = "FIRST_STAGE_SCORES_EXPERIMENTAL"
+
+
+class HealthStatus(StrEnum):
+    """What a server says of itself (grpc.health.v1)."""
+
+    UNRECOGNISED = "UNRECOGNISED"
+    SERVING = "SERVING"
+    NOT_SERVING = "NOT_SERVING"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vector:
+    """An embedding: `values` is float32, shape [dimension], read-only if it came from a server.
+
+    `model_fingerprint` names the model that made it, which the server demands
+    of every vector that it is given.
+    """
+
+    values: FloatArray
+    model_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A candidate: a text, a vector or both; one shown in the prompt needs its text."""
+
+    text: str | None = None
+    id: str = ""
+    title: str | None = None
+    vector: Vector | None = None
+    first_stage_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class E2RankOptions:
+    """Options of the method E2RANK; None means the profile's value."""
+
+    prompt_documents: int | None = None
+    """How many documents the prompt shows."""
+    prompt_order: PromptOrder | None = None
+    score_scaling: ScoreScaling | None = None
+    """If set, first-stage scores stand in the prompt (an experiment)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CosineOptions:
+    """Options of the method COSINE, which has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerWarning:
+    """A code for programs and a sentence for people."""
+
+    code: WarningCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model answered, precisely enough to reproduce the answer."""
+
+    profile: str
+    revision: str
+    fingerprint: str
+    template_version: str
+    tokenizer_backend: TokenizerBackend
+    embedder_backend: EmbedderBackend
+
+
+@dataclass(frozen=True, slots=True)
+class RankedDocument:
+    """One result: `index` is the document's position in the request.
+
+    `relevance_score` is a cosine, comparable within one answer only;
+    `document` is None unless documents were asked for.
+    """
+
+    index: int
+    id: str
+    relevance_score: float
+    document: Document | None
+    cache_tier: CacheTier
+
+
+@dataclass(frozen=True, slots=True)
+class RerankUsage:
+    """What the answer cost; RerankUsage in protos/e2rank/v1/rerank.proto explains each count."""
+
+    prompt_tokens: int
+    document_tokens: int
+    documents_from_caller: int
+    documents_cached: int
+    documents_embedded: int
+    documents_truncated: int
+    prompt_documents: int
+    prompt_documents_truncated: int
+
+
+@dataclass(frozen=True, slots=True)
+class RerankTimings:
+    """Wall-clock seconds in the server by stage; stages overlap."""
+
+    total_seconds: float
+    queue_seconds: float
+    tokenize_seconds: float
+    prompt_seconds: float
+    lookup_seconds: float
+    documents_seconds: float
+    score_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResult:
+    """The answer to `rerank`: `results` are best first, equal scores in request order."""
+
+    results: Sequence[RankedDocument]
+    method: Method
+    usage: RerankUsage
+    timings: RerankTimings
+    model: ModelIdentity
+    warnings: Sequence[AnswerWarning]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The embedding of one text.
+
+    `truncated` says that the text exceeded the model's limit and was cut at
+    its end; it is False for a vector from the cache.
+    """
+
+    vector: Vector
+    truncated: bool
+    cache_tier: CacheTier
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedUsage:
+    """What the answer cost; EmbedUsage in protos/e2rank/v1/embedding.proto explains each count."""
+
+    tokens: int
+    inputs_cached: int
+    inputs_embedded: int
+    inputs_truncated: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedTimings:
+    """Wall-clock seconds in the server by stage."""
+
+    total_seconds: float
+    queue_seconds: float
+    lookup_seconds: float
+    tokenize_seconds: float
+    embed_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """The answer to `embed`: one embedding a text, in its order, L2-normalised."""
+
+    embeddings: Sequence[Embedding]
+    usage: EmbedUsage
+    timings: EmbedTimings
+    model: ModelIdentity
+    warnings: Sequence[AnswerWarning]
+
+    def matrix(self) -> FloatArray:
+        """Copy the vectors into one array: float32 [texts, dimension]."""
+        return np.stack([embedding.vector.values for embedding in self.embeddings])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """What a request may contain; ModelLimits in protos/e2rank/v1/model.proto explains each."""
+
+    max_documents_per_request: int
+    max_inputs_per_request: int
+    max_query_bytes: int
+    max_document_bytes: int
+    max_request_bytes: int
+    max_query_tokens: int
+    max_document_tokens: int
+    max_prompt_tokens: int
+    default_prompt_documents: int
+    max_prompt_documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A profile that the server serves."""
+
+    identity: ModelIdentity
+    dimension: int
+    trained_for_listwise: bool
+    default_method: Method
+    default_prompt_order: PromptOrder
+    compute_dtype: str
+    limits: ModelLimits

@@ -1,0 +1,210 @@
+"""Values to wire messages and back; nothing else in this package touches their fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import numpy as np
+from e2rank.v1 import embedding_pb2, model_pb2, rerank_pb2, types_pb2
+from google.protobuf.duration_pb2 import Duration
+
+from e2rank_client.errors import unreadable_answer
+from e2rank_client.types import (
+    AnswerWarning,
+    CacheTier,
+    Document,
+    E2RankOptions,
+    EmbedderBackend,
+    Embedding,
+    EmbedResult,
+    EmbedTimings,
+    EmbedUsage,
+    Method,
+    Model,
+    ModelIdentity,
+    ModelLimits,
+    PromptOrder,
+    RankedDocument,
+    RerankResult,
+    RerankTimings,
+    RerankUsage,
+    ScoreScaling,
+    TokenizerBackend,
+    Vector,
+    WarningCode,
+)
+
+_EnumT = TypeVar("_EnumT", bound=StrEnum)
+_ELEMENT_TYPES: dict[int, np.dtype[Any]] = {
+    types_pb2.VECTOR_ENCODING_FLOAT32: np.dtype("<f4"),
+    types_pb2.VECTOR_ENCODING_FLOAT16: np.dtype("<f2"),
+}
+
+
+def document_to_wire(document: Document | str) -> rerank_pb2.Document:
+    """Encode a candidate; a string is a document with that text."""
+    if isinstance(document, str):
+        return rerank_pb2.Document(text=document)
+    return rerank_pb2.Document(
+        id=document.id,
+        text=document.text,
+        title=document.title,
+        vector=vector_to_wire(document.vector) if document.vector else None,
+        first_stage_score=document.first_stage_score,
+    )
+
+
+def vector_to_wire(vector: Vector) -> types_pb2.Vector:
+    """Encode as little-endian float32."""
+    values = np.ascontiguousarray(vector.values, dtype="<f4")
+    if values.ndim != 1:
+        raise ValueError(f"a vector has one axis, not the shape {values.shape}")
+    return types_pb2.Vector(
+        data=values.tobytes(),
+        encoding=types_pb2.VECTOR_ENCODING_FLOAT32,
+        dimension=values.size,
+        model_fingerprint=vector.model_fingerprint,
+    )
+
+
+def e2rank_options_to_wire(options: E2RankOptions) -> rerank_pb2.E2RankOptions:
+    """Encode the options of E2RANK."""
+    order, scaling = options.prompt_order, options.score_scaling
+    scores = None
+    if scaling is not None:
+        name = f"FIRST_STAGE_SCORE_SCALING_{ScoreScaling(scaling)}"
+        scores = rerank_pb2.FirstStageScoreOptions(scaling=name)
+    return rerank_pb2.E2RankOptions(
+        prompt_documents=options.prompt_documents,
+        prompt_order=f"PROMPT_ORDER_{PromptOrder(order)}" if order is not None else None,
+        first_stage_scores=scores,
+    )
+
+
+def vector_from_wire(wire: types_pb2.Vector) -> Vector:
+    """Decode; float32 elements are a read-only view of the message's bytes."""
+    element = _ELEMENT_TYPES.get(wire.encoding)
+    if element is None:
+        raise unreadable_answer(f"unknown vector encoding {wire.encoding}")
+    if len(wire.data) != wire.dimension * element.itemsize:
+        raise unreadable_answer(
+            f"a vector of {len(wire.data)} bytes cannot have {wire.dimension} elements "
+            f"of {element.itemsize} bytes"
+        )
+    values = np.frombuffer(wire.data, dtype=element)
+    return Vector(values.astype(np.float32, copy=False), wire.model_fingerprint)
+
+
+def rerank_result_from_wire(wire: rerank_pb2.RerankResponse) -> RerankResult:
+    """Decode the answer of Rerank."""
+    return RerankResult(
+        results=tuple(_ranked_document(result) for result in wire.results),
+        method=_enum(Method, rerank_pb2.RerankMethod, "RERANK_METHOD_", wire.method),
+        usage=RerankUsage(**_counts(wire.usage)),
+        timings=RerankTimings(**_seconds(wire.timings)),
+        model=_identity(wire.model),
+        warnings=_warnings(wire.warnings),
+    )
+
+
+def embed_result_from_wire(wire: embedding_pb2.EmbedResponse) -> EmbedResult:
+    """Decode the answer of Embed."""
+    return EmbedResult(
+        embeddings=tuple(
+            Embedding(vector_from_wire(e.vector), e.truncated, _cache_tier(e.cache_tier))
+            for e in wire.embeddings
+        ),
+        usage=EmbedUsage(**_counts(wire.usage)),
+        timings=EmbedTimings(**_seconds(wire.timings)),
+        model=_identity(wire.model),
+        warnings=_warnings(wire.warnings),
+    )
+
+
+def model_from_wire(wire: model_pb2.Model) -> Model:
+    """Decode what the server says of a profile."""
+    order = wire.default_prompt_order
+    return Model(
+        identity=_identity(wire.identity),
+        dimension=wire.dimension,
+        trained_for_listwise=wire.trained_for_listwise,
+        default_method=_enum(
+            Method, rerank_pb2.RerankMethod, "RERANK_METHOD_", wire.default_method
+        ),
+        default_prompt_order=_enum(PromptOrder, rerank_pb2.PromptOrder, "PROMPT_ORDER_", order),
+        compute_dtype=wire.compute_dtype,
+        limits=ModelLimits(**_counts(wire.limits)),
+    )
+
+
+def _ranked_document(wire: rerank_pb2.RerankResult) -> RankedDocument:
+    return RankedDocument(
+        index=wire.index,
+        id=wire.id,
+        relevance_score=wire.relevance_score,
+        document=_document(wire.document) if wire.HasField("document") else None,
+        cache_tier=_cache_tier(wire.cache_tier),
+    )
+
+
+def _document(wire: rerank_pb2.Document) -> Document:
+    return Document(
+        id=wire.id,
+        text=wire.text if wire.HasField("text") else None,
+        title=wire.title if wire.HasField("title") else None,
+        vector=vector_from_wire(wire.vector) if wire.HasField("vector") else None,
+        first_stage_score=wire.first_stage_score if wire.HasField("first_stage_score") else None,
+    )
+
+
+def _identity(wire: types_pb2.ModelIdentity) -> ModelIdentity:
+    tokenizer, embedder = wire.tokenizer_backend, wire.embedder_backend
+    return ModelIdentity(
+        profile=wire.profile,
+        revision=wire.revision,
+        fingerprint=wire.fingerprint,
+        template_version=wire.template_version,
+        tokenizer_backend=_enum(
+            TokenizerBackend, types_pb2.TokenizerBackend, "TOKENIZER_BACKEND_", tokenizer
+        ),
+        embedder_backend=_enum(
+            EmbedderBackend, types_pb2.EmbedderBackend, "EMBEDDER_BACKEND_", embedder
+        ),
+    )
+
+
+def _warnings(wire: Iterable[types_pb2.Warning]) -> tuple[AnswerWarning, ...]:
+    return tuple(
+        AnswerWarning(_enum(WarningCode, types_pb2.WarningCode, "WARNING_CODE_", w.code), w.message)
+        for w in wire
+    )
+
+
+def _cache_tier(number: int) -> CacheTier:
+    return _enum(CacheTier, types_pb2.CacheTier, "CACHE_TIER_", number)
+
+
+def _enum(kind: type[_EnumT], wire: Any, prefix: str, number: int) -> _EnumT:  # noqa: ANN401 - generated enumerations have no common type
+    """Decode a number; one that is unset or newer than this client is UNRECOGNISED."""
+    try:
+        return kind(wire.Name(number).removeprefix(prefix))
+    except ValueError:
+        return kind("UNRECOGNISED")
+
+
+def _counts(wire: Any) -> dict[str, int]:  # noqa: ANN401 - any message of integers
+    """Read all fields of a message whose fields are the dataclass's."""
+    return {field.name: getattr(wire, field.name) for field in wire.DESCRIPTOR.fields}
+
+
+def _seconds(wire: Any) -> dict[str, float]:  # noqa: ANN401 - any message of durations
+    return {
+        f"{field.name}_seconds": _duration_seconds(getattr(wire, field.name))
+        for field in wire.DESCRIPTOR.fields
+    }
+
+
+def _duration_seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
