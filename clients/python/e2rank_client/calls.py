@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from google.protobuf.message import Message
+
 from e2rank.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,
@@ -19,8 +21,6 @@ from e2rank.v1 import (
     rerank_pb2_grpc,
     types_pb2,
 )
-from google.protobuf.message import Message
-
 from e2rank_client import health, wire
 from e2rank_client.types import (
     CosineOptions,

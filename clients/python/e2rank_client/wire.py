@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import numpy as np
-from e2rank.v1 import embedding_pb2, model_pb2, rerank_pb2, types_pb2
 from google.protobuf.duration_pb2 import Duration
 
+from e2rank.v1 import embedding_pb2, model_pb2, rerank_pb2, types_pb2
 from e2rank_client.errors import unreadable_answer
 from e2rank_client.types import (
     AnswerWarning,
