@@ -17,7 +17,13 @@ from e2rank_server.prompting.budget import (
 from e2rank_server.prompting.prompt import ListwisePrompt, ListwiseTexts, Prompt
 from e2rank_server.prompting.segments import SegmentTokenizer, TokenizedSegments
 from e2rank_server.prompting.specification import PromptSpecification
-from e2rank_server.prompting.template import Segment, SegmentWriter, Template, TextRange
+from e2rank_server.prompting.template import (
+    Filling,
+    PromptTemplates,
+    Segment,
+    SegmentWriter,
+    TextRange,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,51 +49,31 @@ class _Measurement:
 
 
 class ListwiseComposer:
-    """Fills the listwise templates of one specification."""
+    """Fills the listwise templates; `instruction` stands where a request has none."""
 
-    def __init__(self, specification: PromptSpecification) -> None:
-        specials = specification.special_tokens
-        self._instruction = specification.listwise_instruction
-        self._frame = Template(
-            "listwise template",
-            specification.listwise_template,
-            specials,
-            required=("documents", "query"),
-            optional=("instruction",),
-        )
-        self._document = Template(
-            "listwise document template",
-            specification.listwise_document,
-            specials,
-            required=("document",),
-            optional=("index",),
-        )
-        self._score = Template(
-            "listwise score template",
-            specification.listwise_score,
-            specials,
-            required=("score",),
-            optional=("index",),
-        )
-        self._separator = Template("listwise separator", specification.listwise_separator, specials)
+    def __init__(self, templates: PromptTemplates, instruction: str) -> None:
+        self._templates = templates
+        self._instruction = instruction
 
     def compose(self, texts: ListwiseTexts) -> Composition:
         """Fill the templates with the texts as they are."""
+        templates = self._templates
         writer = SegmentWriter()
         documents: list[TextRange] = []
 
         def write_documents(writer: SegmentWriter) -> None:
             for index, document in enumerate(texts.documents):
                 if index:
-                    self._separator.write(writer, {})
-                number = str(index + 1)
-                ranges = self._document.write(writer, {"index": number, "document": document})
+                    templates.listwise_separator.write(writer, {})
+                fillings: dict[str, Filling] = {"index": str(index + 1), "document": document}
+                ranges = templates.listwise_document.write(writer, fillings)
                 documents.append(ranges["document"])
                 if texts.scores is not None:
-                    self._score.write(writer, {"index": number, "score": texts.scores[index]})
+                    fillings["score"] = texts.scores[index]
+                    templates.listwise_score.write(writer, fillings)
 
         instruction = self._instruction if texts.instruction is None else texts.instruction
-        ranges = self._frame.write(
+        ranges = templates.listwise.write(
             writer,
             {"documents": write_documents, "query": texts.query, "instruction": instruction},
         )
@@ -101,10 +87,15 @@ class ListwiseFitter:
     ones to a common level of tokens.
     """
 
-    def __init__(self, specification: PromptSpecification, tokenizer: SegmentTokenizer) -> None:
+    def __init__(
+        self,
+        specification: PromptSpecification,
+        composer: ListwiseComposer,
+        tokenizer: SegmentTokenizer,
+    ) -> None:
         self._specification = specification
+        self._composer = composer
         self._tokenizer = tokenizer
-        self._composer = ListwiseComposer(specification)
 
     def fit(self, texts: ListwiseTexts) -> tuple[ListwisePrompt, TokenizedSegments]:
         """Return the prompt that fits, and its tokens, which measuring has made.

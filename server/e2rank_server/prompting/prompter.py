@@ -16,7 +16,7 @@ from e2rank_server.prompting.listwise import ListwiseComposer, ListwiseFitter
 from e2rank_server.prompting.prompt import ListwisePrompt, ListwiseTexts, Prompt, PromptTokens
 from e2rank_server.prompting.segments import SegmentTokenizer, TokenizedSegments, probe_texts
 from e2rank_server.prompting.specification import PromptSpecification
-from e2rank_server.prompting.template import Segment, SegmentWriter, Template
+from e2rank_server.prompting.template import PromptTemplates, Segment, SegmentWriter
 
 
 class Prompter:
@@ -29,26 +29,14 @@ class Prompter:
 
     def __init__(self, specification: PromptSpecification, tokenizer_json: Path) -> None:
         self._specification = specification
-        specials = specification.special_tokens
-        self._query = Template(
-            "query template",
-            specification.query_template,
-            specials,
-            required=("query",),
-            optional=("instruction",),
-        )
-        self._document = Template(
-            "document template",
-            specification.document_template,
-            specials,
-            required=("document",),
-        )
+        self._templates = PromptTemplates.parse(specification)
         try:
             content = tokenizer_json.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError([f"{tokenizer_json} cannot be read: {error}"]) from error
-        self._tokenizer = SegmentTokenizer(content, specials)
-        self._fitter = ListwiseFitter(specification, self._tokenizer)
+        self._tokenizer = SegmentTokenizer(content, specification.special_tokens)
+        self._composer = ListwiseComposer(self._templates, specification.listwise_instruction)
+        self._fitter = ListwiseFitter(specification, self._composer, self._tokenizer)
         self._check_probes()
         self._check_room()
 
@@ -59,7 +47,7 @@ class Prompter:
 
         Raises InvalidRequestError if the instruction leaves no room for a query.
         """
-        if instruction is None or "instruction" not in self._query.placeholders:
+        if instruction is None or "instruction" not in self._templates.query.placeholders:
             instruction = self._specification.query_instruction
         else:
             self._check_instruction(instruction)
@@ -73,7 +61,7 @@ class Prompter:
         for document in documents:
             text, is_truncated = cut_words(document, max_words)
             writer = SegmentWriter()
-            ranges = self._document.write(writer, {"document": text})
+            ranges = self._templates.document.write(writer, {"document": text})
             prompts.append(Prompt(writer.segments(), ranges["document"], max_tokens, is_truncated))
         return prompts
 
@@ -112,7 +100,7 @@ class Prompter:
 
     def _render_query(self, query: str, instruction: str) -> Prompt:
         writer = SegmentWriter()
-        ranges = self._query.write(writer, {"query": query, "instruction": instruction})
+        ranges = self._templates.query.write(writer, {"query": query, "instruction": instruction})
         return Prompt(writer.segments(), ranges["query"], self._specification.max_query_tokens)
 
     def _count(self, prompt: Prompt) -> int:
@@ -130,12 +118,11 @@ class Prompter:
 
     def _check_probes(self) -> None:
         texts = probe_texts()
-        composer = ListwiseComposer(self._specification)
         listwise = ListwiseTexts(texts[0], texts, scores=[str(len(text)) for text in texts])
         prompts = [*self.render_queries(texts), *self.render_documents(texts)]
         segments = [prompt.segments for prompt in prompts]
         self._tokenizer.check_agrees_with_whole_strings(
-            [*segments, composer.compose(listwise).segments]
+            [*segments, self._composer.compose(listwise).segments]
         )
 
     def _check_room(self) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from e2rank_server.errors import ConfigurationError
+from e2rank_server.prompting.specification import PromptSpecification
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
@@ -122,6 +123,43 @@ class Template:
             else:
                 filling(writer)
         return ranges
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplates:
+    """All templates of a specification, parsed."""
+
+    query: Template
+    document: Template
+    listwise: Template
+    listwise_document: Template
+    listwise_score: Template
+    listwise_separator: Template
+
+    @classmethod
+    def parse(cls, specification: PromptSpecification) -> PromptTemplates:
+        """Parse them; a ConfigurationError has the problems of all."""
+        rules: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+            "query_template": (["query"], ["instruction"]),
+            "document_template": (["document"], []),
+            "listwise_template": (["documents", "query"], ["instruction"]),
+            "listwise_document": (["document"], ["index"]),
+            "listwise_score": (["score"], ["index"]),
+            "listwise_separator": ([], []),
+        }
+        parsed: dict[str, Template] = {}
+        problems: list[str] = []
+        for name, (required, optional) in rules.items():
+            text = getattr(specification, name)
+            try:
+                parsed[name.removesuffix("_template")] = Template(
+                    name, text, specification.special_tokens, required=required, optional=optional
+                )
+            except ConfigurationError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigurationError(problems)
+        return cls(**parsed)
 
 
 def _parse(text: str, special_tokens: Collection[str]) -> tuple[Segment | _Placeholder, ...]:
