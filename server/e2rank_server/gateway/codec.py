@@ -1,0 +1,434 @@
+"""Between wire messages and the domain: the only module that knows both.
+
+Decoding checks shape and limits and reports every breach of a request in one
+InvalidRequestError. What depends on the model's tokens or on the order of
+documents is the engine's to check.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+
+from e2rank.v1 import embedding_pb2, model_pb2, rerank_pb2, types_pb2
+from e2rank_server.gateway.limits import GatewayLimits
+from e2rank_server.gateway.vector_codec import check_encoding, decode_vectors, encode_vectors
+from e2rank_server.gateway.violations import Violations, utf8_length
+from e2rank_server.types import (
+    AnswerWarning,
+    CacheTier,
+    CosineOptions,
+    Document,
+    E2RankOptions,
+    EmbedOutcome,
+    EmbedRequest,
+    InputType,
+    ModelDescription,
+    PromptOrder,
+    RerankOutcome,
+    RerankRequest,
+    ScoreScaling,
+    TextInput,
+)
+
+_Value = TypeVar("_Value")
+
+_NANOSECONDS = 1_000_000_000
+
+_PROMPT_ORDERS: Mapping[int, PromptOrder | None] = {
+    rerank_pb2.PROMPT_ORDER_UNSPECIFIED: None,
+    rerank_pb2.PROMPT_ORDER_FIRST_STAGE: PromptOrder.FIRST_STAGE,
+    rerank_pb2.PROMPT_ORDER_COSINE: PromptOrder.COSINE,
+}
+_SCORE_SCALINGS: Mapping[int, ScoreScaling] = {
+    rerank_pb2.FIRST_STAGE_SCORE_SCALING_UNSPECIFIED: ScoreScaling.RAW,
+    rerank_pb2.FIRST_STAGE_SCORE_SCALING_RAW: ScoreScaling.RAW,
+    rerank_pb2.FIRST_STAGE_SCORE_SCALING_MIN_MAX: ScoreScaling.MIN_MAX,
+    rerank_pb2.FIRST_STAGE_SCORE_SCALING_PERCENT: ScoreScaling.PERCENT,
+}
+_INPUT_TYPES: Mapping[int, InputType] = {
+    embedding_pb2.INPUT_TYPE_QUERY: InputType.QUERY,
+    embedding_pb2.INPUT_TYPE_DOCUMENT: InputType.DOCUMENT,
+}
+
+
+_TIERS = {tier: types_pb2.CacheTier.Value(f"CACHE_TIER_{tier}") for tier in CacheTier}
+
+
+def decode_rerank_request(
+    message: rerank_pb2.RerankRequest, model: ModelDescription, limits: GatewayLimits
+) -> RerankRequest:
+    """Check and convert a request to `model`.
+
+    Raises:
+        InvalidRequestError: with every breach that was found.
+        ModelMismatchError: nothing else is wrong, but a vector is another model's.
+    """
+    violations = Violations()
+    violations.check_size("namespace", utf8_length(message.namespace), limits.max_name_bytes)
+    violations.check_text("query", message.query, limits.max_query_bytes)
+    violations.check_size(
+        "instruction", utf8_length(message.instruction), limits.max_instruction_bytes
+    )
+    documents = _decode_documents(message.documents, model, limits, violations)
+    request = RerankRequest(
+        query=message.query,
+        documents=documents,
+        namespace=message.namespace,
+        instruction=message.instruction or None,
+        top_n=_decode_count(message, "top_n", "top_n", violations),
+        max_tokens_per_document=_decode_count(
+            message, "max_tokens_per_document", "max_tokens_per_document", violations
+        ),
+        priority=message.priority,
+        options=_decode_options(message, documents, model, violations),
+    )
+    violations.raise_if_any()
+    return request
+
+
+def encode_rerank_response(
+    outcome: RerankOutcome,
+    documents: Sequence[Document],
+    model: ModelDescription,
+    *,
+    return_documents: bool,
+) -> rerank_pb2.RerankResponse:
+    """Convert the answer to a request whose candidates were `documents`."""
+    usage = outcome.usage
+    response = rerank_pb2.RerankResponse(
+        usage=rerank_pb2.RerankUsage(
+            prompt_tokens=usage.prompt_tokens,
+            document_tokens=usage.document_tokens,
+            documents_from_caller=usage.documents_from_caller,
+            documents_cached=usage.documents_cached,
+            documents_embedded=usage.documents_embedded,
+            documents_truncated=usage.documents_truncated,
+            prompt_documents=usage.prompt_documents,
+            prompt_documents_truncated=usage.prompt_documents_truncated,
+        ),
+        model=_encode_identity(model),
+        method=f"RERANK_METHOD_{outcome.method}",
+        warnings=_encode_warnings(outcome.warnings),
+    )
+    add_result = response.results.add
+    for ranked in outcome.results:
+        document = documents[ranked.index]
+        result = add_result(
+            index=ranked.index,
+            id=document.id,
+            relevance_score=ranked.relevance_score,
+            cache_tier=_TIERS[ranked.cache_tier],
+        )
+        if return_documents:
+            _fill_document(result.document, document)
+    timings = outcome.timings
+    _fill_duration(response.timings.total, timings.total_seconds)
+    _fill_duration(response.timings.queue, timings.queue_seconds)
+    _fill_duration(response.timings.tokenize, timings.tokenize_seconds)
+    _fill_duration(response.timings.prompt, timings.prompt_seconds)
+    _fill_duration(response.timings.lookup, timings.lookup_seconds)
+    _fill_duration(response.timings.documents, timings.documents_seconds)
+    _fill_duration(response.timings.score, timings.score_seconds)
+    return response
+
+
+def decode_embed_request(
+    message: embedding_pb2.EmbedRequest, limits: GatewayLimits
+) -> EmbedRequest:
+    """Check and convert a request.
+
+    Raises:
+        InvalidRequestError: with every breach that was found.
+    """
+    violations = Violations()
+    violations.check_size("namespace", utf8_length(message.namespace), limits.max_name_bytes)
+    violations.check_size(
+        "instruction", utf8_length(message.instruction), limits.max_instruction_bytes
+    )
+    if message.encoding != types_pb2.VECTOR_ENCODING_UNSPECIFIED:
+        check_encoding("encoding", message.encoding, violations)
+    input_type = _INPUT_TYPES.get(message.input_type)
+    if input_type is None:
+        violations.add("input_type", f"{message.input_type} is neither QUERY (1) nor DOCUMENT (2)")
+    if input_type is InputType.DOCUMENT and message.instruction:
+        violations.add("instruction", "is for queries; these inputs are documents")
+    inputs = _decode_inputs(message.inputs, input_type, limits, violations)
+    violations.raise_if_any()
+    assert input_type is not None
+    return EmbedRequest(
+        input_type=input_type,
+        inputs=inputs,
+        namespace=message.namespace,
+        instruction=message.instruction or None,
+        priority=message.priority,
+    )
+
+
+def encode_embed_response(
+    outcome: EmbedOutcome, model: ModelDescription, encoding: types_pb2.VectorEncoding
+) -> embedding_pb2.EmbedResponse:
+    """Convert the answer to a request for vectors of `encoding`."""
+    encoding = encoding or types_pb2.VECTOR_ENCODING_FLOAT32
+    usage = outcome.usage
+    response = embedding_pb2.EmbedResponse(
+        usage=embedding_pb2.EmbedUsage(
+            tokens=usage.tokens,
+            inputs_cached=usage.inputs_cached,
+            inputs_embedded=usage.inputs_embedded,
+            inputs_truncated=usage.inputs_truncated,
+        ),
+        model=_encode_identity(model),
+        warnings=_encode_warnings(outcome.warnings),
+    )
+    for data, truncated, tier in zip(
+        encode_vectors(outcome.vectors, encoding),
+        outcome.truncated,
+        outcome.cache_tiers,
+        strict=True,
+    ):
+        embedding = response.embeddings.add(truncated=truncated, cache_tier=_TIERS[tier])
+        embedding.vector.data = data
+        embedding.vector.encoding = encoding
+        embedding.vector.dimension = model.dimension
+        embedding.vector.model_fingerprint = model.fingerprint
+    timings = outcome.timings
+    _fill_duration(response.timings.total, timings.total_seconds)
+    _fill_duration(response.timings.queue, timings.queue_seconds)
+    _fill_duration(response.timings.lookup, timings.lookup_seconds)
+    _fill_duration(response.timings.tokenize, timings.tokenize_seconds)
+    _fill_duration(response.timings.embed, timings.documents_seconds or timings.prompt_seconds)
+    return response
+
+
+def encode_model(model: ModelDescription, limits: GatewayLimits) -> model_pb2.Model:
+    """Convert what GetModel says of `model`."""
+    return model_pb2.Model(
+        identity=_encode_identity(model),
+        dimension=model.dimension,
+        trained_for_listwise=model.trained_for_listwise,
+        default_method=f"RERANK_METHOD_{model.default_method}",
+        default_prompt_order=f"PROMPT_ORDER_{model.default_prompt_order}",
+        compute_dtype=model.compute_dtype,
+        limits=model_pb2.ModelLimits(
+            max_documents_per_request=limits.max_documents,
+            max_inputs_per_request=limits.max_inputs,
+            max_query_bytes=limits.max_query_bytes,
+            max_document_bytes=limits.max_document_bytes,
+            max_request_bytes=limits.max_request_bytes,
+            max_query_tokens=model.max_query_tokens,
+            max_document_tokens=model.max_document_tokens,
+            max_prompt_tokens=model.max_prompt_tokens,
+            default_prompt_documents=model.default_prompt_documents,
+            max_prompt_documents=model.max_prompt_documents,
+        ),
+    )
+
+
+def _decode_documents(
+    messages: Sequence[rerank_pb2.Document],
+    model: ModelDescription,
+    limits: GatewayLimits,
+    violations: Violations,
+) -> list[Document]:
+    if not messages:
+        violations.add("documents", "must not be empty")
+        return []
+    if len(messages) > limits.max_documents:
+        # Not looked into: the limit bounds the work that a bad request can cause, too.
+        violations.add(
+            "documents",
+            f"has {len(messages)} elements, more than the limit of {limits.max_documents}",
+        )
+        return []
+    vectors = decode_vectors(messages, model, limits, violations)
+    documents = []
+    for index, message in enumerate(messages):
+        text = message.text
+        title = message.title
+        _check_document(index, message, text, title, limits, violations)
+        score = message.first_stage_score if message.HasField("first_stage_score") else None
+        documents.append(
+            Document(message.id, text or None, title or None, vectors.get(index), score)
+        )
+    _check_scores(documents, violations)
+    return documents
+
+
+def _check_document(
+    index: int,
+    message: rerank_pb2.Document,
+    text: str,
+    title: str,
+    limits: GatewayLimits,
+    violations: Violations,
+) -> None:
+    if not text and not message.HasField("text"):
+        if not message.HasField("vector"):
+            violations.add(f"documents[{index}]", "needs a text or a vector")
+    elif not text or text.isspace():
+        violations.add(f"documents[{index}].text", "must not be blank")
+    num_bytes = utf8_length(text) + utf8_length(title)
+    if num_bytes > limits.max_document_bytes:
+        violations.add(
+            f"documents[{index}].text",
+            f"has {num_bytes} bytes with its title, more than the limit of "
+            f"{limits.max_document_bytes}",
+        )
+    if utf8_length(message.id) > limits.max_name_bytes:
+        violations.check_size(
+            f"documents[{index}].id", utf8_length(message.id), limits.max_name_bytes
+        )
+
+
+def _check_scores(documents: Sequence[Document], violations: Violations) -> None:
+    missing = [i for i, document in enumerate(documents) if document.first_stage_score is None]
+    if len(missing) == len(documents):
+        return
+    if missing:
+        violations.add(
+            f"documents[{missing[0]}].first_stage_score",
+            f"is not set, but {len(documents) - len(missing)} of the {len(documents)} documents "
+            "have one: set all or none",
+        )
+    for index, document in enumerate(documents):
+        score = document.first_stage_score
+        if score is not None and not math.isfinite(score):
+            violations.add(f"documents[{index}].first_stage_score", f"{score} is not finite")
+
+
+def _decode_options(
+    message: rerank_pb2.RerankRequest,
+    documents: Sequence[Document],
+    model: ModelDescription,
+    violations: Violations,
+) -> E2RankOptions | CosineOptions | None:
+    match message.WhichOneof("method"):
+        case "e2rank":
+            return _decode_e2rank(message.e2rank, documents, model, violations)
+        case "cosine":
+            return CosineOptions()
+        case _:
+            return None
+
+
+def _decode_e2rank(
+    message: rerank_pb2.E2RankOptions,
+    documents: Sequence[Document],
+    model: ModelDescription,
+    violations: Violations,
+) -> E2RankOptions:
+    prompt_documents = _decode_count(
+        message, "prompt_documents", "e2rank.prompt_documents", violations
+    )
+    if prompt_documents is not None and prompt_documents > model.max_prompt_documents:
+        violations.add(
+            "e2rank.prompt_documents",
+            f"is {prompt_documents}, more than this model's limit of {model.max_prompt_documents}",
+        )
+    scaling = None
+    if message.HasField("first_stage_scores"):
+        scaling = _decode_enum(
+            message.first_stage_scores.scaling,
+            _SCORE_SCALINGS,
+            "e2rank.first_stage_scores.scaling",
+            violations,
+        )
+        if documents and all(document.first_stage_score is None for document in documents):
+            violations.add("e2rank.first_stage_scores", "needs first_stage_score on all documents")
+    return E2RankOptions(
+        prompt_documents=prompt_documents,
+        prompt_order=_decode_enum(
+            message.prompt_order, _PROMPT_ORDERS, "e2rank.prompt_order", violations
+        ),
+        score_scaling=scaling,
+    )
+
+
+def _decode_inputs(
+    messages: Sequence[embedding_pb2.TextInput],
+    input_type: InputType | None,
+    limits: GatewayLimits,
+    violations: Violations,
+) -> list[TextInput]:
+    if not messages:
+        violations.add("inputs", "must not be empty")
+    if len(messages) > limits.max_inputs:
+        violations.add(
+            "inputs", f"has {len(messages)} elements, more than the limit of {limits.max_inputs}"
+        )
+        return []
+    is_query = input_type is InputType.QUERY
+    max_bytes = limits.max_query_bytes if is_query else limits.max_document_bytes
+    inputs = []
+    for index, message in enumerate(messages):
+        text = message.text
+        title = message.title
+        if not text or text.isspace():
+            violations.add(f"inputs[{index}].text", "must not be blank")
+        if title and is_query:
+            violations.add(f"inputs[{index}].title", "is for documents; these inputs are queries")
+        num_bytes = utf8_length(text) + utf8_length(title)
+        if num_bytes > max_bytes:
+            violations.check_size(f"inputs[{index}].text", num_bytes, max_bytes)
+        inputs.append(TextInput(text, title or None))
+    return inputs
+
+
+def _decode_count(
+    message: rerank_pb2.RerankRequest | rerank_pb2.E2RankOptions,
+    name: str,
+    field: str,
+    violations: Violations,
+) -> int | None:
+    """Read an optional count that must not be zero; unset is None."""
+    if not message.HasField(name):
+        return None
+    count: int = getattr(message, name)
+    if count == 0:
+        violations.add(field, "is 0; it must be at least 1, or unset")
+    return count
+
+
+def _decode_enum(
+    number: int, values: Mapping[int, _Value], field: str, violations: Violations
+) -> _Value | None:
+    if number not in values:
+        # An open enum: a number from a newer contract, or from nowhere.
+        violations.add(field, f"{number} is not a value of this enum")
+    return values.get(number)
+
+
+def _encode_identity(model: ModelDescription) -> types_pb2.ModelIdentity:
+    return types_pb2.ModelIdentity(
+        profile=model.profile,
+        revision=model.revision,
+        fingerprint=model.fingerprint,
+        template_version=model.template_version,
+        tokenizer_backend=f"TOKENIZER_BACKEND_{model.tokenizer_backend}",
+        embedder_backend=f"EMBEDDER_BACKEND_{model.embedder_backend}",
+    )
+
+
+def _encode_warnings(warnings: Sequence[AnswerWarning]) -> list[types_pb2.Warning]:
+    return [
+        types_pb2.Warning(code=f"WARNING_CODE_{warning.code}", message=warning.message)
+        for warning in warnings
+    ]
+
+
+def _fill_document(message: rerank_pb2.Document, document: Document) -> None:
+    message.id = document.id
+    if document.text is not None:
+        message.text = document.text
+    if document.title is not None:
+        message.title = document.title
+
+
+def _fill_duration(message: Duration, seconds: float) -> None:
+    """Set a duration; a stage that took no time stays unset."""
+    if seconds > 0.0:
+        message.seconds, message.nanos = divmod(round(seconds * _NANOSECONDS), _NANOSECONDS)

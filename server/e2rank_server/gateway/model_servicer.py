@@ -1,0 +1,36 @@
+"""ModelService: what is served here."""
+
+from __future__ import annotations
+
+from e2rank.v1 import model_pb2, model_pb2_grpc
+from e2rank_server.gateway.codec import encode_model
+from e2rank_server.gateway.interceptors import Context
+from e2rank_server.gateway.limits import GatewayLimits
+from e2rank_server.gateway.served_models import ServedModels
+
+
+class ModelServicer(model_pb2_grpc.ModelServiceServicer):
+    """Serves ModelService."""
+
+    def __init__(self, models: ServedModels, limits: GatewayLimits) -> None:
+        self._models = models
+        self._limits = limits
+
+    async def GetModel(  # noqa: N802 - the contract's name
+        self,
+        request: model_pb2.GetModelRequest,
+        context: Context,  # noqa: ARG002 - grpc passes it
+    ) -> model_pb2.GetModelResponse:
+        """Describe one model."""
+        model = self._models.find(request.model)
+        return model_pb2.GetModelResponse(model=encode_model(model.description, self._limits))
+
+    async def ListModels(  # noqa: N802 - the contract's name
+        self,
+        request: model_pb2.ListModelsRequest,  # noqa: ARG002 - grpc passes it
+        context: Context,  # noqa: ARG002 - grpc passes it
+    ) -> model_pb2.ListModelsResponse:
+        """Describe all models, the default first."""
+        return model_pb2.ListModelsResponse(
+            models=[encode_model(model.description, self._limits) for model in self._models]
+        )

@@ -1,0 +1,122 @@
+"""The gRPC server: services, health and reflection on one address."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from e2rank.v1 import (
+    embedding_pb2,
+    embedding_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    rerank_pb2,
+    rerank_pb2_grpc,
+)
+from e2rank_server.errors import ConfigurationError
+from e2rank_server.gateway.embedding_servicer import EmbeddingServicer
+from e2rank_server.gateway.health import HealthServicer, monitor_health
+from e2rank_server.gateway.interceptors import gateway_interceptors
+from e2rank_server.gateway.limits import GatewayLimits
+from e2rank_server.gateway.model_servicer import ModelServicer
+from e2rank_server.gateway.rerank_servicer import RerankServicer
+from e2rank_server.gateway.served_models import ServedModel, ServedModels
+
+SERVICES = tuple(
+    service.full_name
+    for module in (rerank_pb2, embedding_pb2, model_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
+
+
+class GatewayServer:
+    """Serves models at one address, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        limits: GatewayLimits,
+        *,
+        address: str,
+        max_concurrent_requests: int,
+        health_interval_seconds: float,
+    ) -> None:
+        self._models = ServedModels(models, limits.max_name_bytes)
+        self._limits = limits
+        self._address = address
+        self._max_concurrent_requests = max_concurrent_requests
+        self._health_interval_seconds = health_interval_seconds
+        self._health = HealthServicer(SERVICES)
+        self._server: grpc.aio.Server | None = None
+        self._monitor: asyncio.Task[None] | None = None
+
+    async def start(self) -> str:
+        """Listen, and begin to check the models' health.
+
+        Health is NOT_SERVING until the first check has passed.
+
+        Returns:
+            The bound address, with the port that was chosen if it was 0.
+
+        Raises:
+            ConfigurationError: the address cannot be listened on.
+        """
+        server = self._make_server()
+        try:
+            port = server.add_insecure_port(self._address)
+        except RuntimeError:
+            raise ConfigurationError(
+                [f"cannot listen on {self._address}: it is in use, or not an address of this host"]
+            ) from None
+        await server.start()
+        self._server = server
+        self._monitor = asyncio.create_task(
+            monitor_health(list(self._models), self._health, self._health_interval_seconds)
+        )
+        return f"{self._address.rpartition(':')[0]}:{port}"
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Say NOT_SERVING, let calls in progress finish for `drain_seconds`, cancel the rest."""
+        if self._monitor is not None:
+            self._monitor.cancel()
+            await asyncio.wait([self._monitor])
+        self._health.drain()
+        if self._server is not None:
+            await self._server.stop(drain_seconds)
+
+    def _make_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(
+            interceptors=gateway_interceptors(self._max_concurrent_requests),
+            options=self._channel_options(),
+        )
+        # The generated functions have no annotations.
+        rerank_pb2_grpc.add_RerankServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            RerankServicer(self._models, self._limits), server
+        )
+        embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            EmbeddingServicer(self._models, self._limits), server
+        )
+        model_pb2_grpc.add_ModelServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            ModelServicer(self._models, self._limits), server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        health_service = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        reflection.enable_server_reflection(
+            (*SERVICES, health_service, reflection.SERVICE_NAME), server
+        )
+        return server
+
+    def _channel_options(self) -> list[tuple[str, int]]:
+        return [
+            ("grpc.max_receive_message_length", self._limits.max_request_bytes),
+            ("grpc.max_send_message_length", -1),  # bounded by what requests may ask for
+            # A port in use must be an error, not a silent share of the traffic.
+            ("grpc.so_reuseport", 0),
+            # Let clients keep idle connections alive without being taken for a flood.
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ]
