@@ -1,0 +1,30 @@
+"""One real server for most end-to-end tests: starting engines is what takes the time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.server_process import ServerProcess
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Triton, and vLLM with all-MiniLM-L6-v2 (the default model) and SmolLM2-135M."""
+    process = ServerProcess(
+        tmp_path_factory.mktemp("server"),
+        "--profile=all-minilm-l6-v2,smollm2-135m",
+        "--tokenizer=triton",
+    )
+    try:
+        process.wait_until_serving()
+        yield process
+        process.stop()
+    finally:
+        process.kill()
+
+
+@pytest.fixture(scope="session")
+def server_address(server: ServerProcess) -> str:
+    return server.address
