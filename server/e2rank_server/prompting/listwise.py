@@ -97,24 +97,40 @@ class ListwiseFitter:
         self._composer = composer
         self._tokenizer = tokenizer
 
-    def fit(self, texts: ListwiseTexts) -> tuple[ListwisePrompt, TokenizedSegments]:
-        """Return the prompt that fits, and its tokens, which measuring has made.
+    def assemble(self, texts: ListwiseTexts) -> ListwisePrompt:
+        """Return the prompt that fits, not even measured if it is surely short enough.
 
         Raises PromptTooLongError if one token of each document is too much, and
         InvalidRequestError if the query has no tokens at all.
         """
         limited, truncated = self._cut_each(texts)
         composition = self._composer.compose(limited)
+        if self._surely_fits(composition):
+            [query] = self._tokenizer.encode_texts([texts.query])
+            if not query.ids:
+                raise _unknown_query()
+            return _result(composition, truncated, is_shrunk=False)
+        prompt, _ = self._measure_and_shrink(limited, truncated, composition)
+        return prompt
+
+    def fit(self, texts: ListwiseTexts) -> tuple[ListwisePrompt, TokenizedSegments]:
+        """Do what `assemble` does, and return the tokens, too, which measuring has made."""
+        limited, truncated = self._cut_each(texts)
+        return self._measure_and_shrink(limited, truncated, self._composer.compose(limited))
+
+    def _measure_and_shrink(
+        self, texts: ListwiseTexts, truncated: Sequence[bool], composition: Composition
+    ) -> tuple[ListwisePrompt, TokenizedSegments]:
         measurement = self._measure(composition)
         if measurement.query == 0:
-            raise InvalidRequestError.of("query", "the model's tokenizer knows no character of it")
+            raise _unknown_query()
         if measurement.total <= self._specification.max_prompt_tokens:
             return _result(composition, truncated, is_shrunk=False), measurement.tokens
-        shrunk, tokens = self._shrink(limited, composition, measurement)
-        cut = [d.end - d.start for d in shrunk.documents]
+        shrunk, tokens = self._shrink(texts, composition, measurement)
+        lengths = [where.end - where.start for where in shrunk.documents]
         truncated = [
             was_cut or length < len(document)
-            for was_cut, length, document in zip(truncated, cut, limited.documents, strict=True)
+            for was_cut, length, document in zip(truncated, lengths, texts.documents, strict=True)
         ]
         return _result(shrunk, truncated, is_shrunk=True), tokens
 
@@ -130,11 +146,24 @@ class ListwiseFitter:
         documents = [document for document, _ in cut]
         truncated = [was_cut for _, was_cut in cut]
         if max_tokens is not None:
-            for index, encoding in enumerate(self._tokenizer.encode_texts(documents)):
+            doubtful = [i for i, text in enumerate(documents) if self._may_exceed(text, max_tokens)]
+            encodings = self._tokenizer.encode_texts([documents[i] for i in doubtful])
+            for index, encoding in zip(doubtful, encodings, strict=True):
                 if len(encoding.ids) > max_tokens:
                     documents[index] = _cut_tokens(documents[index], encoding.offsets, max_tokens)
                     truncated[index] = True
         return replace(texts, documents=documents), truncated
+
+    def _may_exceed(self, text: str, max_tokens: int) -> bool:
+        bound = self._tokenizer.max_tokens(text)
+        return bound is None or bound > max_tokens
+
+    def _surely_fits(self, composition: Composition) -> bool:
+        texts = [segment.text for segment in composition.segments if not segment.is_special]
+        specials = len(composition.segments) - len(texts)
+        return not self._may_exceed(
+            "".join(texts), self._specification.max_prompt_tokens - specials
+        )
 
     def _measure(self, composition: Composition) -> _Measurement:
         [tokens] = self._tokenizer.tokenize([composition.segments])
@@ -186,6 +215,10 @@ def _result(
 
 def _smallest(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _unknown_query() -> InvalidRequestError:
+    return InvalidRequestError.of("query", "the model's tokenizer knows no character of it")
 
 
 def _too_long(measurement: _Measurement, limit: int) -> PromptTooLongError:

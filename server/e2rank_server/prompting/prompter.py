@@ -14,7 +14,12 @@ from e2rank_server.errors import ConfigurationError, InvalidRequestError
 from e2rank_server.prompting.budget import cut_position, cut_words, overlapping
 from e2rank_server.prompting.listwise import ListwiseComposer, ListwiseFitter
 from e2rank_server.prompting.prompt import ListwisePrompt, ListwiseTexts, Prompt, PromptTokens
-from e2rank_server.prompting.segments import SegmentTokenizer, TokenizedSegments, probe_texts
+from e2rank_server.prompting.segments import (
+    SegmentTokenizer,
+    TokenizedSegments,
+    load_tokenizer,
+    probe_texts,
+)
 from e2rank_server.prompting.specification import PromptSpecification
 from e2rank_server.prompting.template import PromptTemplates, Segment, SegmentWriter
 
@@ -34,10 +39,11 @@ class Prompter:
             content = tokenizer_json.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError([f"{tokenizer_json} cannot be read: {error}"]) from error
-        self._tokenizer = SegmentTokenizer(content, specification.special_tokens)
+        whole = load_tokenizer(content)
+        self._tokenizer = SegmentTokenizer(whole, specification.special_tokens)
         self._composer = ListwiseComposer(self._templates, specification.listwise_instruction)
         self._fitter = ListwiseFitter(specification, self._composer, self._tokenizer)
-        self._check_probes()
+        self._tokenizer.check_agrees(whole, self._probes())
         self._check_room()
 
     def render_queries(
@@ -71,8 +77,7 @@ class Prompter:
         Raises PromptTooLongError if it cannot, and InvalidRequestError if the
         query has no tokens.
         """
-        prompt, _ = self._fitter.fit(texts)
-        return prompt
+        return self._fitter.assemble(texts)
 
     def tokenize(self, prompts: Sequence[Prompt]) -> list[PromptTokens]:
         """Tokenize prompts, in order, cutting the own text of those over their limit."""
@@ -116,14 +121,14 @@ class Prompter:
                 f"within {limit}",
             )
 
-    def _check_probes(self) -> None:
+    def _probes(self) -> list[tuple[Segment, ...]]:
         texts = probe_texts()
         listwise = ListwiseTexts(texts[0], texts, scores=[str(len(text)) for text in texts])
         prompts = [*self.render_queries(texts), *self.render_documents(texts)]
-        segments = [prompt.segments for prompt in prompts]
-        self._tokenizer.check_agrees_with_whole_strings(
-            [*segments, self._composer.compose(listwise).segments]
-        )
+        return [
+            *(prompt.segments for prompt in prompts),
+            self._composer.compose(listwise).segments,
+        ]
 
     def _check_room(self) -> None:
         [query] = self.render_queries([""])
@@ -144,11 +149,11 @@ def _prompt_tokens(prompt: Prompt, tokens: TokenizedSegments) -> PromptTokens:
 def _shorten(prompt: Prompt, tokens: TokenizedSegments, excess: int) -> Prompt:
     """Cut so many tokens off the end of a prompt's own text."""
     where = prompt.own_text
+    if where.start == where.end:
+        raise ValueError("a prompt without its own text is longer than its max_tokens")
     offsets = tokens.offsets(where.segment)
     first, last = overlapping(offsets, where.start, where.end)
     keep = last - first - excess
-    # Above zero only by a quirk of the tokenizer is an empty text too long:
-    # _check_room and _check_instruction have measured it.
     end = max(cut_position(offsets, first + keep), where.start) if keep > 0 else where.start
     text = prompt.segments[where.segment].text
     segments = list(prompt.segments)

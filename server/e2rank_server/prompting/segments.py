@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
@@ -55,7 +56,7 @@ class TokenizedSegments:
 
 
 class SegmentTokenizer:
-    """Tokenizes segments with the tokenizer of a `tokenizer.json`.
+    """Tokenizes segments as `whole` (see `load_tokenizer`) tokenizes whole strings.
 
     A special segment becomes exactly its one id. A text segment is tokenized
     whole by a copy of the tokenizer that knows no added tokens, so that
@@ -63,14 +64,15 @@ class SegmentTokenizer:
     recognition would not do: added tokens that are not marked special, such as
     Qwen's `<think>`, are recognised all the same.
 
-    Raises ConfigurationError when the file cannot be used or a special token
-    is not exactly one id of it.
+    Raises ConfigurationError when a special token is not exactly one id, or
+    cannot be told from the same characters in a text.
     """
 
-    def __init__(self, tokenizer_json: str, special_tokens: Sequence[str]) -> None:
-        self._full = _load(tokenizer_json)
-        self._text = _load(_without_added_tokens(tokenizer_json))
-        self._special_ids = _special_ids(self._full, special_tokens)
+    def __init__(self, whole: Tokenizer, special_tokens: Sequence[str]) -> None:
+        content = _for_texts(json.loads(whole.to_str()), special_tokens)
+        self._text = load_tokenizer(json.dumps(content))
+        self._tokens_per_byte = _tokens_per_byte(content)
+        self._special_ids = _special_ids(whole, special_tokens)
         self._check_text_is_never_structure()
 
     def tokenize(self, prompts: Sequence[Iterable[Segment]]) -> list[TokenizedSegments]:
@@ -90,18 +92,26 @@ class SegmentTokenizer:
         encodings: list[Encoding] = self._text.encode_batch(texts, add_special_tokens=False)
         return encodings
 
-    def check_agrees_with_whole_strings(self, prompts: Sequence[Sequence[Segment]]) -> None:
-        """Raise ConfigurationError unless the untouched tokenizer gives the same ids.
+    def max_tokens(self, text: str) -> int | None:
+        """Return a bound on a text's tokens that costs no tokenization, if there is one."""
+        if self._tokens_per_byte is None:
+            return None
+        num_bytes = len(text.encode())
+        # Normalisation leaves ASCII alone.
+        return num_bytes if text.isascii() else num_bytes * self._tokens_per_byte
 
-        For prompts whose texts contain no special strings.
+    def check_agrees(self, whole: Tokenizer, prompts: Sequence[Sequence[Segment]]) -> None:
+        """Raise ConfigurationError unless `whole` gives the same ids for the prompts as strings.
+
+        They must have no special strings in their texts.
         """
         for prompt, tokenized in zip(prompts, self.tokenize(prompts), strict=True):
-            whole = "".join(segment.text for segment in prompt)
-            expected = self._full.encode(whole, add_special_tokens=False).ids
+            text = "".join(segment.text for segment in prompt)
+            expected = whole.encode(text, add_special_tokens=False).ids
             if tokenized.token_ids != expected:
                 raise ConfigurationError(
                     [
-                        f"the tokenizer gives other ids for the whole of {whole!r} than for its "
+                        f"the tokenizer gives other ids for the whole of {text!r} than for its "
                         "segments: a template may contain an added token that special_tokens "
                         "does not list, or the tokenizer treats a text's beginning specially"
                     ]
@@ -122,7 +132,8 @@ def probe_texts() -> Sequence[str]:
     return _PROBES
 
 
-def _load(tokenizer_json: str) -> Tokenizer:
+def load_tokenizer(tokenizer_json: str) -> Tokenizer:
+    """Load a tokenizer, cutting and padding off; raises ConfigurationError if it is broken."""
     try:
         tokenizer = Tokenizer.from_str(tokenizer_json)
     except Exception as error:  # tokenizers raises Exception itself
@@ -133,12 +144,28 @@ def _load(tokenizer_json: str) -> Tokenizer:
     return tokenizer
 
 
-def _without_added_tokens(tokenizer_json: str) -> str:
-    try:
-        content = json.loads(tokenizer_json)
-    except ValueError as error:
-        raise ConfigurationError([f"tokenizer.json is not JSON: {error}"]) from error
-    return json.dumps(content | {"added_tokens": [], "post_processor": None})
+def _for_texts(content: dict[str, Any], special_tokens: Sequence[str]) -> dict[str, Any]:
+    """Return a tokenizer.json for texts: no added tokens, nothing put around them."""
+    model = content["model"]
+    if model.get("type") == "BPE" and model.get("unk_token") in special_tokens:
+        # SmolLM2's own file writes <|endoftext|> for a byte that its vocabulary lacks.
+        model = model | {"unk_token": None}
+    return content | {"added_tokens": [], "post_processor": None, "model": model}
+
+
+def _tokens_per_byte(content: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a byte of UTF-8 can become at most; None if that is unknown."""
+    pre_tokenizer = content["pre_tokenizer"] or {}
+    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    is_byte_level = any(
+        step.get("type") == "ByteLevel" and not step["add_prefix_space"] for step in steps
+    )
+    if content["model"]["type"] != "BPE" or not is_byte_level:
+        return None
+    if content["normalizer"] is None:
+        return 1
+    # https://unicode.org/faq/normalization.html: NFC triples UTF-8 at worst.
+    return 3 if content["normalizer"]["type"] == "NFC" else None
 
 
 def _special_ids(tokenizer: Tokenizer, special_tokens: Sequence[str]) -> dict[str, int]:
