@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from e2rank_server.errors import UnavailableError
+from e2rank_server.errors import InvalidRequestError, UnavailableError
 from e2rank_server.prompting.prompt import with_title
 from e2rank_server.tokenizer.protocol import (
     ListwisePromptInput,
@@ -21,6 +22,7 @@ from e2rank_server.tokenizer.triton.manifest import TritonProfile
 from e2rank_server.tokenizer.triton.wire import pack_texts, read_error
 from e2rank_server.types import InputType, TextInput, TokenizerBackend
 
+MAX_INT32 = 2**31 - 1
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 MAX_DETAILS = 300
@@ -84,7 +86,8 @@ class TritonTokenizer:
         if prompt.scores is not None:
             request.add_texts("SCORES", prompt.scores)
         if prompt.max_tokens_per_document is not None:
-            request.add_integer("MAX_TOKENS_PER_DOCUMENT", prompt.max_tokens_per_document)
+            limit = min(prompt.max_tokens_per_document, MAX_INT32)
+            request.add_integer("MAX_TOKENS_PER_DOCUMENT", limit)
         answer = await self._infer(request)
         start, end = answer.array("QUERY_SPAN", np.int32).tolist()
         return TokenizedPrompt(
@@ -96,8 +99,10 @@ class TritonTokenizer:
 
     async def check_health(self) -> None:
         """Go through all of Triton's models; see `protocol.Tokenizer`."""
-        await self.tokenize_texts(InputType.QUERY, [TextInput("canary")])
-        await self.tokenize_listwise_prompt(_CANARY)
+        # A profile too narrow for the canary has been asked, and has answered.
+        with contextlib.suppress(InvalidRequestError):
+            await self.tokenize_texts(InputType.QUERY, [TextInput("canary")])
+            await self.tokenize_listwise_prompt(_CANARY)
 
     async def wait_until_connected(self) -> None:
         """Wait, for as long as it takes, until a server listens at the address."""

@@ -72,7 +72,7 @@ class TritonEnvironment:
         Raises ConfigurationError with one line that says why Triton cannot run from it.
         """
         folder = folder.absolute()  # not resolved: the interpreter's link is what makes it a venv
-        if reason := _platform_obstacle(sys.version_info[:2], platform.libc_ver()[1]):
+        if reason := platform_obstacle(sys.version_info[:2], platform.libc_ver()[1]):
             raise ConfigurationError([reason])
         found = _probe(folder)
         if reason := _package_obstacle(folder, found):
@@ -110,7 +110,8 @@ def obstacle(folder: Path) -> str | None:
     return None
 
 
-def _platform_obstacle(python: tuple[int, int], glibc: str) -> str | None:
+def platform_obstacle(python: tuple[int, int], glibc: str) -> str | None:
+    """Say why Triton cannot run under this Python and C library, whatever is installed."""
     if sys.platform != "linux":
         return f"Triton runs on Linux only; this is {sys.platform}"
     if python > MAX_PYTHON:
@@ -147,7 +148,7 @@ def _probe(folder: Path) -> dict[str, Any]:
 def _package_obstacle(folder: Path, found: dict[str, Any]) -> str | None:
     python = tuple(found["python"])
     if python > MAX_PYTHON:
-        return _platform_obstacle(python, platform.libc_ver()[1])
+        return platform_obstacle(python, platform.libc_ver()[1])
     for module, package in (
         ("pytriton", "nvidia-pytriton"),
         ("numpy", "numpy"),

@@ -27,7 +27,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 SHM = Path("/dev/shm")  # noqa: S108 - where Triton's stubs keep their tensors
@@ -175,7 +174,7 @@ def start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def main(arguments: list[str], report: Callable[[str], object] = sys.stdout.write) -> int:
+def main(arguments: list[str]) -> None:
     """Run one tritonserver to its end."""
     prefix, directory, log, *command = arguments
     adopt_orphans()
@@ -184,15 +183,14 @@ def main(arguments: list[str], report: Callable[[str], object] = sys.stdout.writ
     guard = None
     try:
         guard = Guard(start(command, Path(log)), sys.stdin.fileno())
-        report(guard.watch())
+        sys.stdout.write(guard.watch())
     finally:
         if guard:
             guard.end()
         sweep(prefix)
         if guard and guard.is_abandoned:
             shutil.rmtree(directory, ignore_errors=True)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

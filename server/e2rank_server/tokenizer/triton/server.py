@@ -10,9 +10,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import e2rank_server
 from e2rank_server.errors import ConfigurationError, UnavailableError
@@ -21,7 +21,7 @@ from e2rank_server.tokenizer.triton.client import TritonTokenizer
 from e2rank_server.tokenizer.triton.environment import TritonEnvironment
 from e2rank_server.tokenizer.triton.manifest import MANIFEST_VARIABLE, TritonProfile, write_manifest
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -29,12 +29,13 @@ MAX_BACKOFF_SECONDS = 30.0
 STABLE_SECONDS = 60.0
 """After so long without a failure, the next restart is immediate again."""
 MAX_SOCKET_PATH_BYTES = 100
-"""The kernel's limit is 107; gRPC and Triton's port number need a few."""
+"""The kernel takes 107."""
 _SOCKET_PORT = 1  # Triton appends one to every address; on a Unix socket it is part of the name
+_CANARY_RETRY_SECONDS = 0.1
 
 
 def model_repository() -> Path:
-    """Return the folder of Triton's models: beside the package's code, or in its checkout."""
+    """Return the folder of Triton's models: in the installed package, or in the checkout."""
     package = Path(e2rank_server.__file__).parent
     for folder in (package / "model_repository", package.parents[1] / "model_repository"):
         if folder.is_dir():
@@ -45,11 +46,11 @@ def model_repository() -> Path:
 class EmbeddedTriton:
     """A Triton server that this process owns.
 
-    It listens on a Unix socket in a private folder: no port to clash with, no
-    other user's business. When tritonserver or one of its Python stubs dies, or
-    the canary inference fails, it is killed and started again at the same
-    `address`, with growing pauses while that keeps failing. Meanwhile its
-    tokenizers raise UnavailableError.
+    It listens on a Unix socket in a private folder: no port to clash with, and
+    no other user's business. When tritonserver or one of its Python stubs dies,
+    or it leaves two canaries in a row without an answer, it is killed and
+    started again at the same `address`, after growing pauses while that keeps
+    failing. Meanwhile its tokenizers raise UnavailableError.
     """
 
     def __init__(
@@ -58,8 +59,8 @@ class EmbeddedTriton:
         profiles: Sequence[TritonProfile],
         log_path: Path,
         *,
-        canary_interval_seconds: float = 10.0,
-        canary_timeout_seconds: float = 10.0,
+        canary_interval_seconds: float,
+        canary_timeout_seconds: float,
     ) -> None:
         self.restarts = 0
         self._environment = environment
@@ -71,7 +72,7 @@ class EmbeddedTriton:
         self._socket = self._directory / "socket"
         self.address = f"unix:{self._socket}:{_SOCKET_PORT}"
         """gRPC target; the same over restarts."""
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: _TritonProcess | None = None
         self._canaries: list[TritonTokenizer] = []
         self._supervision: asyncio.Task[None] | None = None
 
@@ -87,7 +88,7 @@ class EmbeddedTriton:
     ) -> Self:
         """Start Triton from a virtual environment and return once every model has answered.
 
-        Raises ConfigurationError if it cannot run from there, or ends or does not
+        Raises ConfigurationError if it cannot run from there, ends, or does not
         answer within START_SECONDS. Its own output goes to `log_path`.
         """
         found = await asyncio.to_thread(TritonEnvironment.inspect, environment)
@@ -99,15 +100,10 @@ class EmbeddedTriton:
             canary_timeout_seconds=canary_timeout_seconds,
         )
         try:
-            triton._prepare_directory()
-            await triton._start_process()
-        except UnavailableError as error:
-            await triton.close()
-            raise ConfigurationError([f"Triton did not start: {error}"]) from error
+            await triton._start()
         except BaseException:
             await triton.close()
             raise
-        triton._supervision = asyncio.create_task(triton._supervise(), name="triton-supervision")
         return triton
 
     async def close(self) -> None:
@@ -121,9 +117,21 @@ class EmbeddedTriton:
             await canary.close()
         self._canaries = []
         if self._process:
-            await self._stop_process(self._process)
+            await self._process.stop()
             self._process = None
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    async def _start(self) -> None:
+        try:
+            self._prepare_directory()
+            self._canaries = [
+                TritonTokenizer(self.address, profile, timeout_seconds=self._canary_timeout_seconds)
+                for profile in self._profiles
+            ]
+            await self._launch()
+        except (UnavailableError, OSError) as error:
+            raise ConfigurationError([f"Triton did not start: {error}"]) from error
+        self._supervision = asyncio.create_task(self._supervise(), name="triton-supervision")
 
     def _prepare_directory(self) -> None:
         if len(f"{self._socket}:{_SOCKET_PORT}".encode()) > MAX_SOCKET_PATH_BYTES:
@@ -156,129 +164,150 @@ class EmbeddedTriton:
             "--log-format=ISO8601",
         ]
 
-    async def _start_process(self) -> None:
-        """Start tritonserver under its guard and wait until every profile's canary is answered."""
+    async def _launch(self) -> None:
+        """Start tritonserver and wait until every profile's canary is answered.
+
+        Raises UnavailableError if it ends before that, or takes too long.
+        """
         shm_prefix = f"{guard.PREFIX}{secrets.token_hex(6)}"
         log_size = self._log_path.stat().st_size
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", guard.__file__),
-            *(shm_prefix, str(self._directory), str(self._log_path)),
-            *self._command(shm_prefix),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=self._environment.variables()
+        self._process = await _TritonProcess.spawn(
+            [shm_prefix, str(self._directory), str(self._log_path), *self._command(shm_prefix)],
+            self._directory,
+            self._environment.variables()
             | {
                 MANIFEST_VARIABLE: str(self._directory / "manifest.json"),
                 "TOKENIZERS_PARALLELISM": "true",
             },
-            cwd=self._directory,
-            start_new_session=True,
         )
-        ended = asyncio.create_task(self._ended(self._process))
-        ready = asyncio.create_task(self._answer_canaries(self._process))
         try:
-            await asyncio.wait(
-                {ended, ready}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not ready.done():
-                reason = ended.result() if ended.done() else f"no answer in {START_SECONDS:.0f} s"
-                raise UnavailableError("tokenizer", self._explain(reason, log_size))
-            ready.result()
-        finally:
-            await _cancel(ended, ready)
+            async with asyncio.timeout(START_SECONDS):
+                reason = await _first_reason(self._process.end, self._answer_canaries())
+        except TimeoutError:
+            reason = f"no answer to a canary within {START_SECONDS:.0f} s"
+        if reason:
+            raise UnavailableError("tokenizer", self._with_log(reason, log_size))
+        self._process.mark_ready()
 
-    async def _answer_canaries(self, process: asyncio.subprocess.Process) -> None:
-        if not self._canaries:
-            self._canaries = [
-                TritonTokenizer(self.address, profile, timeout_seconds=self._canary_timeout_seconds)
-                for profile in self._profiles
-            ]
+    async def _answer_canaries(self) -> str:
+        """Return, without a reason to fail, once every profile has answered."""
         for canary in self._canaries:
             await canary.wait_until_connected()
-            await canary.check_health()
-        assert process.stdin
-        process.stdin.write(b"ready\n")
+            # A connection to the process before this one may still look alive.
+            while await _health_problem(canary):  # noqa: ASYNC110 - only asking tells
+                await asyncio.sleep(_CANARY_RETRY_SECONDS)
+        return ""
 
-    async def _ended(self, process: asyncio.subprocess.Process) -> str:
-        """Wait for the end of Triton and return the guard's reason."""
-        assert process.stdout
-        reason = (await process.stdout.read()).decode(errors="replace")
-        await process.wait()
-        return reason or f"its guard ended with exit status {process.returncode}"
-
-    def _explain(self, reason: str, log_size: int) -> str:
-        """Add the first failed model's own reason from Triton's log, if there is one."""
+    def _with_log(self, reason: str, log_size: int) -> str:
+        """Add to a reason the first failed model's own words in Triton's log, if there are any."""
         with self._log_path.open("rb") as log:
             log.seek(log_size)
             lines = log.read().decode(errors="replace").splitlines()
-        failed = next((line.partition("] ")[2] for line in lines if "failed to load" in line), "")
-        return f"{reason}; {failed}; its log is {self._log_path}".replace("; ; ", "; ")
+        failed = [line.partition("] ")[2] for line in lines if "failed to load" in line]
+        return "; ".join([reason, *failed[:1], f"its log is {self._log_path}"])
 
     async def _supervise(self) -> None:
         """Restart Triton whenever it fails, for ever."""
-        failures = 0
+        attempts = 0
         while True:
+            assert self._process
             started = time.monotonic()
-            reason = await self._wait_for_failure()
-            failures = 0 if time.monotonic() - started > STABLE_SECONDS else failures
+            reason = await _first_reason(self._process.end, self._miss_canaries())
+            if time.monotonic() - started > STABLE_SECONDS:
+                attempts = 0
             while reason:
-                _log.error("Triton failed and is being restarted: %s", reason)
-                await self._kill_process()
-                await asyncio.sleep(
-                    min(MAX_BACKOFF_SECONDS, 2.0 ** (failures - 1)) if failures else 0
-                )
-                failures += 1
-                self.restarts += 1
-                reason = await self._restart()
+                logger.error("Triton failed and is being restarted: %s", reason)
+                await self._process.kill()
+                if attempts:
+                    await asyncio.sleep(min(MAX_BACKOFF_SECONDS, 2.0 ** (attempts - 1)))
+                attempts += 1
+                reason = await self._relaunch()
+            logger.info("Triton is back")
 
-    async def _restart(self) -> str:
+    async def _relaunch(self) -> str:
         """Start it again; return why that failed, or nothing."""
+        self.restarts += 1
         try:
-            await self._start_process()
+            await self._launch()
         except (UnavailableError, OSError) as error:
             return str(error)
-        _log.info("Triton is back")
         return ""
 
-    async def _wait_for_failure(self) -> str:
-        assert self._process
-        ended = asyncio.create_task(self._ended(self._process))
-        mute = asyncio.create_task(self._wait_for_mute_canary())
-        try:
-            await asyncio.wait({ended, mute}, return_when=asyncio.FIRST_COMPLETED)
-            return ended.result() if ended.done() else mute.result()
-        finally:
-            await _cancel(ended, mute)
-
-    async def _wait_for_mute_canary(self) -> str:
-        """Return once the canary has failed twice: once may be a moment of overload."""
-        failures = 0
-        while failures < 2:
+    async def _miss_canaries(self) -> str:
+        """Return once two canaries in a row had no answer: one may be a moment of overload."""
+        missed = 0
+        while missed < 2:
             await asyncio.sleep(self._canary_interval_seconds)
-            try:
-                await self._canaries[0].check_health()
-                failures = 0
-            except UnavailableError as error:
-                failures += 1
-                reason = str(error)
-        return f"it does not answer a canary: {reason}"
+            problem = await _health_problem(self._canaries[0])
+            missed = missed + 1 if problem else 0
+        return f"it does not answer a canary: {problem}"
 
-    async def _kill_process(self) -> None:
-        if self._process and self._process.returncode is None:
+
+class _TritonProcess:
+    """One tritonserver under its guard; see guard.py for what the two say to each other."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.end = asyncio.create_task(self._wait_for_end(), name="triton-end")
+        """Done when all of Triton's processes are gone; its result says why."""
+
+    @classmethod
+    async def spawn(
+        cls, arguments: Sequence[str], directory: Path, variables: Mapping[str, str]
+    ) -> Self:
+        """Start the guard, which starts tritonserver."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", guard.__file__, *arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=variables,
+            cwd=directory,
+            start_new_session=True,  # a Ctrl-C is the gateway's to handle
+        )
+        return cls(process)
+
+    def mark_ready(self) -> None:
+        """From now on, the death of a stub is the end."""
+        assert self._process.stdin
+        self._process.stdin.write(b"ready\n")
+
+    async def stop(self) -> None:
+        """End Triton in order."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        try:
+            await asyncio.wait_for(asyncio.shield(self.end), STOP_SECONDS)
+        except TimeoutError:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End Triton now."""
+        if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
-            await self._process.wait()
+        await self.end
 
-    async def _stop_process(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin
-        process.stdin.close()
-        try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
-        except TimeoutError:
-            await self._kill_process()
+    async def _wait_for_end(self) -> str:
+        assert self._process.stdout
+        reason = (await self._process.stdout.read()).decode(errors="replace")
+        status = await self._process.wait()
+        return reason or f"its guard ended with exit status {status}"
 
 
-async def _cancel(*tasks: asyncio.Task[object]) -> None:
-    for task in tasks:
+async def _health_problem(tokenizer: TritonTokenizer) -> str:
+    try:
+        await tokenizer.check_health()
+    except UnavailableError as error:
+        return str(error)
+    return ""
+
+
+async def _first_reason(end: asyncio.Task[str], other: Coroutine[Any, Any, str]) -> str:
+    """Return the result of whichever is done first; `end` goes on, `other` does not."""
+    task = asyncio.create_task(other)
+    try:
+        await asyncio.wait({end, task}, return_when=asyncio.FIRST_COMPLETED)
+        return end.result() if end.done() else task.result()
+    finally:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(task, return_exceptions=True)
