@@ -200,7 +200,7 @@ def encode_embed_response(
     _fill_duration(response.timings.queue, timings.queue_seconds)
     _fill_duration(response.timings.lookup, timings.lookup_seconds)
     _fill_duration(response.timings.tokenize, timings.tokenize_seconds)
-    _fill_duration(response.timings.embed, timings.documents_seconds or timings.prompt_seconds)
+    _fill_duration(response.timings.embed, timings.documents_seconds + timings.prompt_seconds)
     return response
 
 

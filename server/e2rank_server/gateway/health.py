@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Iterable
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from e2rank_server.engine.model import ServedModel
 from e2rank_server.errors import UnavailableError
 from e2rank_server.gateway.interceptors import Context
-from e2rank_server.gateway.served_models import ServedModel
 
 logger = logging.getLogger(__name__)
 

@@ -31,10 +31,11 @@ from e2rank_server.gateway.request_id import REQUEST_ID_KEY, choose_request_id, 
 from e2rank_server.gateway.status import internal_status, status_of
 from e2rank_server.gateway.wire import explain_parse_failure
 
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+# Quoted: grpc's classes are generic in the stubs alone.
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Proceed: TypeAlias = Callable[[], Awaitable[Any]]
-_Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
-_Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]"
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("e2rank_server.access")

@@ -3,35 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
+from e2rank_server.engine.model import ServedModel
 from e2rank_server.errors import UnknownModelError
 from e2rank_server.gateway.violations import Violations, utf8_length
-from e2rank_server.types import (
-    EmbedOutcome,
-    EmbedRequest,
-    ModelDescription,
-    RerankOutcome,
-    RerankRequest,
-)
-
-
-class ServedModel(Protocol):
-    """What the gateway asks of a model."""
-
-    description: ModelDescription
-
-    async def rerank(self, request: RerankRequest) -> RerankOutcome:
-        """Order candidates."""
-        ...
-
-    async def embed(self, request: EmbedRequest) -> EmbedOutcome:
-        """Embed texts."""
-        ...
-
-    async def check_health(self) -> None:
-        """Raise UnavailableError if a backend is away."""
-        ...
 
 
 class ServedModels:

@@ -17,6 +17,7 @@ from e2rank.v1 import (
     rerank_pb2,
     rerank_pb2_grpc,
 )
+from e2rank_server.engine.model import ServedModel
 from e2rank_server.errors import ConfigurationError
 from e2rank_server.gateway.embedding_servicer import EmbeddingServicer
 from e2rank_server.gateway.health import HealthServicer, monitor_health
@@ -24,7 +25,7 @@ from e2rank_server.gateway.interceptors import gateway_interceptors
 from e2rank_server.gateway.limits import GatewayLimits
 from e2rank_server.gateway.model_servicer import ModelServicer
 from e2rank_server.gateway.rerank_servicer import RerankServicer
-from e2rank_server.gateway.served_models import ServedModel, ServedModels
+from e2rank_server.gateway.served_models import ServedModels
 
 SERVICES = tuple(
     service.full_name
