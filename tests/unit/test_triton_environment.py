@@ -1,0 +1,127 @@
+"""Why Triton cannot run: one line each, found in real virtual environments of fake packages."""
+
+from __future__ import annotations
+
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from e2rank_server.errors import ConfigurationError
+from e2rank_server.tokenizer.triton.environment import (
+    TritonEnvironment,
+    obstacle,
+    platform_obstacle,
+)
+
+PACKAGES = {
+    "nvidia-pytriton": "0.7.0",
+    "numpy": "1.26.4",
+    "tokenizers": "0.23.3",
+    "e2rank-server": "0.1.0",
+}
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+pytestmark = pytest.mark.skipif(
+    platform_obstacle(sys.version_info[:2], "2.35") is not None,
+    reason="no environment for Triton can exist under this Python",
+)
+
+
+def make_environment(folder: Path, packages: dict[str, str]) -> Path:
+    """Make a virtual environment with packages that are nothing but names and versions."""
+    venv.create(folder, symlinks=True, with_pip=False)
+    site = folder / "lib" / f"python{PYTHON}" / "site-packages"
+    for package, version in packages.items():
+        record = site / f"{package.replace('-', '_')}-{version}.dist-info"
+        record.mkdir()
+        record.joinpath("METADATA").write_text(f"Name: {package}\nVersion: {version}\n")
+        module = site / package.replace("nvidia-", "").replace("-", "_")
+        module.mkdir()
+        module.joinpath("__init__.py").touch()
+    parts = site / "pytriton" / "tritonserver"
+    if parts.parent.exists():
+        (parts / "bin").mkdir(parents=True)
+        (parts / "bin" / "tritonserver").touch()
+        (parts / "backends" / "python").mkdir(parents=True)
+        stub = parts / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
+        stub.parent.mkdir(parents=True)
+        stub.touch()
+    return folder
+
+
+def test_a_missing_environment_is_an_obstacle(tmp_path: Path) -> None:
+    reason = obstacle(tmp_path / "nowhere")
+
+    assert reason == f"there is no Triton environment at {tmp_path / 'nowhere'} (`make setup`)"
+
+
+def test_an_environment_whose_python_does_not_run_is_an_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
+
+    reason = obstacle(tmp_path)
+
+    assert reason is not None
+    assert reason.startswith(f"the Python of the Triton environment {tmp_path} does not work")
+
+
+@pytest.mark.parametrize("missing", PACKAGES)
+def test_a_missing_package_is_named(tmp_path: Path, missing: str) -> None:
+    packages = {name: version for name, version in PACKAGES.items() if name != missing}
+
+    reason = obstacle(make_environment(tmp_path, packages))
+
+    assert reason == f"the Triton environment {tmp_path} lacks the package {missing}"
+
+
+def test_numpy_2_is_refused_in_one_line(tmp_path: Path) -> None:
+    environment = make_environment(tmp_path, PACKAGES | {"numpy": "2.3.5"})
+
+    assert obstacle(environment) == (
+        f"the Triton environment {tmp_path} has numpy 2.3.5: "
+        "Triton's Python backend corrupts tensors under numpy 2"
+    )
+
+
+def test_a_stub_that_the_wheel_lacks_is_named(tmp_path: Path) -> None:
+    environment = make_environment(tmp_path, PACKAGES)
+    [stub] = environment.glob("lib/*/site-packages/**/triton_python_backend_stub")
+    stub.unlink()
+
+    with pytest.raises(ConfigurationError, match=r"triton_python_backend_stub|libpython"):
+        TritonEnvironment.inspect(environment)
+
+
+def test_tritonserver_sees_its_own_environment_first_and_no_variable_of_ours() -> None:
+    environment = TritonEnvironment(
+        Path("/venv"), Path("/t"), Path("/b"), Path("/s"), library_folder=Path("/python/lib")
+    )
+
+    assert environment.variables() == {
+        "PATH": "/venv/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "LD_LIBRARY_PATH": "/python/lib",
+    }
+
+
+@pytest.mark.parametrize(
+    ("python", "glibc", "words"),
+    [
+        ((3, 13), "2.36", "numpy 1, which has no build for Python 3.13"),
+        ((3, 11), "2.31", "glibc 2.35 or newer; this is 2.31"),
+        ((3, 11), "", "glibc 2.35 or newer; this is not glibc"),
+    ],
+)
+def test_a_platform_without_triton_is_an_obstacle(
+    python: tuple[int, int], glibc: str, words: str
+) -> None:
+    reason = platform_obstacle(python, glibc)
+
+    assert reason is not None
+    assert words in reason
+
+
+def test_a_platform_with_all_that_triton_needs_is_none() -> None:
+    assert platform_obstacle((3, 12), "2.35") is None
