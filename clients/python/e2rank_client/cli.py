@@ -224,7 +224,7 @@ def _print_ranking(answer: RerankResult) -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"{answer.method} by {answer.model.profile} in {answer.timings.total_seconds * 1e3:.1f} ms; "
+        f"{answer.method} by {answer.model.profile}, {answer.timings.total_seconds:.3f} s; "
         f"documents from the cache: {answer.usage.documents_cached}, "
         f"embedded: {answer.usage.documents_embedded}"
     )

@@ -1,0 +1,1 @@
+"""Ranking quality on BEIR-format collections: `python -m benchmarks.quality FOLDER ...`."""
