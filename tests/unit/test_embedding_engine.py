@@ -1,0 +1,110 @@
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from e2rank_server.embedder.fake import FakeEmbedder
+from e2rank_server.embedder.protocol import EmbedderPrompt
+from e2rank_server.errors import UnavailableError
+from e2rank_server.types import (
+    CacheTier,
+    EmbedRequest,
+    FloatArray,
+    InputType,
+    RerankRequest,
+    TextInput,
+    WarningCode,
+)
+from tests.unit.engine_rig import EngineRig, documents, settle
+
+
+def texts(*values: str) -> list[TextInput]:
+    return [TextInput(value) for value in values]
+
+
+async def test_vectors_come_in_order_and_normalised() -> None:
+    rig = EngineRig()
+    outcome = await rig.model.embed(EmbedRequest(InputType.DOCUMENT, texts("a b", "c d", "a b")))
+    assert outcome.vectors.shape == (3, rig.profile.dimension)
+    np.testing.assert_array_equal(outcome.vectors[0], outcome.vectors[2])
+    np.testing.assert_allclose(np.linalg.norm(outcome.vectors, axis=1), 1, atol=1e-6)
+    single = await rig.model.embed(EmbedRequest(InputType.DOCUMENT, texts("c d")))
+    np.testing.assert_array_equal(single.vectors[0], outcome.vectors[1])
+
+
+async def test_documents_are_cached_and_shared_with_rerank() -> None:
+    rig = EngineRig()
+    await rig.model.rerank(RerankRequest(query="q", documents=documents("a b")))
+    outcome = await rig.model.embed(EmbedRequest(InputType.DOCUMENT, texts("a b", "new")))
+    assert list(outcome.cache_tiers) == [CacheTier.MEMORY, CacheTier.COMPUTED]
+    assert (outcome.usage.inputs_cached, outcome.usage.inputs_embedded) == (1, 1)
+
+
+async def test_queries_are_not_cached() -> None:
+    rig = EngineRig()
+    for _ in range(2):
+        outcome = await rig.model.embed(EmbedRequest(InputType.QUERY, texts("a b")))
+        assert list(outcome.cache_tiers) == [CacheTier.COMPUTED]
+    assert rig.tokenizer.queries == ["a b", "a b"]
+    assert rig.cache.statistics().entries == 0
+
+
+async def test_what_was_cut_is_reported() -> None:
+    rig = EngineRig()
+    long = " ".join(f"w{n}" for n in range(60))
+    outcome = await rig.model.embed(EmbedRequest(InputType.DOCUMENT, texts("short", long)))
+    assert list(outcome.truncated) == [False, True]
+    assert outcome.usage.inputs_truncated == 1
+    outcome = await rig.model.embed(EmbedRequest(InputType.QUERY, texts(long), instruction="x"))
+    assert {w.code for w in outcome.warnings} == {
+        WarningCode.QUERY_TRUNCATED,
+        WarningCode.INSTRUCTION_IGNORED,
+    }
+
+
+@pytest.mark.parametrize("input_type", list(InputType))
+async def test_a_large_batch_takes_its_turn_in_slices(input_type: InputType) -> None:
+    rig = EngineRig()
+    inputs = texts(*(f"text {n}" for n in range(300)))
+    outcome = await rig.model.embed(EmbedRequest(input_type, inputs))
+    assert outcome.vectors.shape[0] == len(outcome.truncated) == len(outcome.cache_tiers) == 300
+    one = await rig.model.embed(EmbedRequest(input_type, inputs[299:]))
+    np.testing.assert_array_equal(outcome.vectors[299], one.vectors[0])
+    assert outcome.usage.inputs_embedded == 300
+    assert rig.gate.running_tokens == 0
+
+
+async def test_a_rerank_is_served_between_the_slices_of_a_large_batch() -> None:
+    rig = EngineRig()
+    rig.embedder.hold()
+    inputs = texts(*(f"text {n}" for n in range(300)))
+    bulk = asyncio.create_task(rig.model.embed(EmbedRequest(InputType.DOCUMENT, inputs)))
+    await settle()
+    assert rig.embedder.num_running_prompts == 128
+    rerank = asyncio.create_task(
+        rig.model.rerank(RerankRequest(query="q", documents=documents("x")))
+    )
+    await settle()
+    assert rig.embedder.num_running_prompts == 130
+    rig.embedder.release()
+    await asyncio.gather(bulk, rerank)
+
+
+async def test_one_failure_fails_the_whole_batch() -> None:
+    class FailsOnSecondCall(FakeEmbedder):
+        async def embed(
+            self, prompts: Sequence[EmbedderPrompt], *, priority: int = 0
+        ) -> FloatArray:
+            vectors = await super().embed(prompts, priority=priority)
+            if len(self.calls) == 2:
+                raise UnavailableError("embedder", "gone")
+            return vectors
+
+    rig = EngineRig()
+    rig.embedder = FailsOnSecondCall(rig.profile.dimension)
+    model = rig.another_model()
+    with pytest.raises(UnavailableError):
+        await model.embed(EmbedRequest(InputType.DOCUMENT, texts("a", "b", "c")))
+    outcome = await model.embed(EmbedRequest(InputType.DOCUMENT, texts("a", "b", "c")))
+    assert len(outcome.vectors) == 3
