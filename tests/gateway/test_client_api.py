@@ -1,0 +1,535 @@
+"""Both Python clients against a server whose answers the test decides."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from e2rank.v1 import (
+    embedding_pb2,
+    embedding_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    rerank_pb2,
+    rerank_pb2_grpc,
+    types_pb2,
+)
+from e2rank_client import (
+    AsyncE2RankClient,
+    CacheTier,
+    CosineOptions,
+    DeadlineExceededError,
+    Document,
+    E2RankClient,
+    E2RankOptions,
+    HealthStatus,
+    InvalidRequestError,
+    MessageTooLargeError,
+    Method,
+    ModelMismatchError,
+    OverloadedError,
+    PromptOrder,
+    PromptTooLongError,
+    ScoreScaling,
+    ServerError,
+    UnavailableError,
+    UnknownModelError,
+    Vector,
+    WarningCode,
+)
+
+IDENTITY = types_pb2.ModelIdentity(
+    profile="small",
+    revision="r1",
+    fingerprint="f1",
+    template_version="eval/1",
+    tokenizer_backend=types_pb2.TOKENIZER_BACKEND_TRITON,
+    embedder_backend=types_pb2.EMBEDDER_BACKEND_VLLM_IN_PROCESS,
+)
+
+
+class CannedServer:
+    """Answers every RPC with `answer`, or by calling it; keeps the last request."""
+
+    def __init__(self) -> None:
+        self.answer: Any = None
+        self.request: Any = None
+        self.cancelled = asyncio.Event()
+        self.health = health.aio.HealthServicer()
+        self.address = ""
+
+    async def respond(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        self.request = request
+        try:
+            return await self.answer(context) if callable(self.answer) else self.answer
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    # The names by which the generated code looks handlers up.
+    Rerank = Embed = GetModel = ListModels = respond
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[CannedServer]:
+    canned = CannedServer()
+    unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    grpc_server = grpc.aio.server(options=unlimited)
+    rerank_pb2_grpc.add_RerankServiceServicer_to_server(canned, grpc_server)
+    embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(canned, grpc_server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(canned, grpc_server)
+    health_pb2_grpc.add_HealthServicer_to_server(canned.health, grpc_server)
+    canned.address = f"127.0.0.1:{grpc_server.add_insecure_port('127.0.0.1:0')}"
+    await grpc_server.start()
+    yield canned
+    await grpc_server.stop(None)
+
+
+class InThread:
+    """The blocking client, with each method in a thread so that the server's loop can run."""
+
+    def __init__(self, client: E2RankClient) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._client, name)
+        return lambda *args, **kwargs: asyncio.to_thread(method, *args, **kwargs)
+
+
+@pytest.fixture(params=["async", "blocking"])
+async def client(server: CannedServer, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    if request.param == "async":
+        async with AsyncE2RankClient(server.address) as async_client:
+            yield async_client
+    else:
+        with E2RankClient(server.address) as blocking_client:
+            yield InThread(blocking_client)
+
+
+def failure(code: grpc.StatusCode, message: str, *details: Any) -> Callable[[Any], Awaitable[None]]:
+    """Make an answer that ends the call with a status and its google.rpc details."""
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in details:
+        status.details.add().Pack(detail)
+    trailers = rpc_status.to_status(status).trailing_metadata
+
+    async def abort(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await context.abort(code, message, (*trailers, ("x-request-id", "r-7")))
+
+    return abort
+
+
+def reason(name: str) -> error_details_pb2.ErrorInfo:
+    return error_details_pb2.ErrorInfo(reason=name, domain="e2rank.v1")
+
+
+async def test_rerank_sends_all_that_was_asked(server: CannedServer, client: Any) -> None:
+    server.answer = rerank_pb2.RerankResponse()
+    vector = Vector(np.array([0.6, 0.8], np.float32), "f1")
+
+    await client.rerank(
+        "q",
+        ["plain", Document(id="b", text="t", title="T", vector=vector, first_stage_score=1.5)],
+        model="small",
+        namespace="n",
+        instruction="i",
+        top_n=1,
+        return_documents=True,
+        max_tokens_per_document=7,
+        priority=-2,
+        method=E2RankOptions(
+            prompt_documents=5, prompt_order=PromptOrder.COSINE, score_scaling=ScoreScaling.RAW
+        ),
+    )
+
+    assert server.request == rerank_pb2.RerankRequest(
+        model="small",
+        namespace="n",
+        query="q",
+        instruction="i",
+        documents=[
+            rerank_pb2.Document(text="plain"),
+            rerank_pb2.Document(
+                id="b",
+                text="t",
+                title="T",
+                vector=types_pb2.Vector(
+                    data=np.array([0.6, 0.8], "<f4").tobytes(),
+                    encoding=types_pb2.VECTOR_ENCODING_FLOAT32,
+                    dimension=2,
+                    model_fingerprint="f1",
+                ),
+                first_stage_score=1.5,
+            ),
+        ],
+        top_n=1,
+        return_documents=True,
+        max_tokens_per_document=7,
+        priority=-2,
+        e2rank=rerank_pb2.E2RankOptions(
+            prompt_documents=5,
+            prompt_order=rerank_pb2.PROMPT_ORDER_COSINE,
+            first_stage_scores=rerank_pb2.FirstStageScoreOptions(
+                scaling=rerank_pb2.FIRST_STAGE_SCORE_SCALING_RAW
+            ),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "member"),
+    [
+        (None, None),
+        ("E2RANK", "e2rank"),
+        (E2RankOptions(), "e2rank"),
+        ("COSINE", "cosine"),
+        (CosineOptions(), "cosine"),
+    ],
+)
+async def test_a_method_is_a_name_or_options_or_left_to_the_profile(
+    server: CannedServer, client: Any, method: Any, member: str | None
+) -> None:
+    server.answer = rerank_pb2.RerankResponse()
+    await client.rerank("q", ["d"], method=method)
+    assert server.request.WhichOneof("method") == member
+    assert not server.request.HasField("top_n")
+
+
+async def test_a_method_of_another_name_is_refused_before_sending(
+    server: CannedServer, client: Any
+) -> None:
+    with pytest.raises(ValueError, match="method is E2RANK"):
+        await client.rerank("q", ["d"], method="BM25")
+    assert server.request is None
+
+
+async def test_rerank_returns_typed_results(server: CannedServer, client: Any) -> None:
+    server.answer = rerank_pb2.RerankResponse(
+        results=[
+            rerank_pb2.RerankResult(
+                index=1,
+                id="b",
+                relevance_score=0.5,
+                document=rerank_pb2.Document(id="b", text="", title="T"),
+                cache_tier=types_pb2.CACHE_TIER_MEMORY,
+            ),
+            rerank_pb2.RerankResult(index=0, relevance_score=-0.25),
+        ],
+        usage=rerank_pb2.RerankUsage(prompt_tokens=9, documents_cached=2),
+        timings=rerank_pb2.RerankTimings(total=Duration(seconds=1, nanos=500_000_000)),
+        model=IDENTITY,
+        method=rerank_pb2.RERANK_METHOD_COSINE,
+        warnings=[
+            types_pb2.Warning(code=types_pb2.WARNING_CODE_QUERY_TRUNCATED, message="cut"),
+            types_pb2.Warning(code=99, message="of a later server"),
+        ],
+    )
+
+    answer = await client.rerank("q", ["a", "b"])
+
+    assert [(r.index, r.id, r.relevance_score) for r in answer.results] == [
+        (1, "b", 0.5),
+        (0, "", -0.25),
+    ]
+    assert answer.results[0].document == Document(id="b", text="", title="T")
+    assert answer.results[0].cache_tier is CacheTier.MEMORY
+    assert answer.results[1].document is None
+    assert answer.method is Method.COSINE
+    assert answer.usage.prompt_tokens == 9
+    assert answer.usage.documents_cached == 2
+    assert answer.timings.total_seconds == 1.5
+    assert answer.timings.queue_seconds == 0
+    assert answer.model.profile == "small"
+    assert answer.model.tokenizer_backend == "TRITON"
+    assert [w.code for w in answer.warnings] == [
+        WarningCode.QUERY_TRUNCATED,
+        WarningCode.UNRECOGNISED,
+    ]
+
+
+async def test_embed_returns_float32_vectors_that_view_the_message(
+    server: CannedServer, client: Any
+) -> None:
+    values = np.array([[1, 0, 0], [0, 0.6, 0.8]], "<f4")
+    server.answer = embedding_pb2.EmbedResponse(
+        embeddings=[
+            embedding_pb2.Embedding(
+                vector=types_pb2.Vector(
+                    data=row.tobytes(),
+                    encoding=types_pb2.VECTOR_ENCODING_FLOAT32,
+                    dimension=3,
+                    model_fingerprint="f1",
+                ),
+                truncated=True,
+                cache_tier=types_pb2.CACHE_TIER_COMPUTED,
+            )
+            for row in values
+        ],
+        model=IDENTITY,
+    )
+
+    answer = await client.embed(["a", "b"], input_type="DOCUMENT", titles=["A", None])
+
+    assert [(i.text, i.title, i.HasField("title")) for i in server.request.inputs] == [
+        ("a", "A", True),
+        ("b", "", False),
+    ]
+    assert server.request.input_type == embedding_pb2.INPUT_TYPE_DOCUMENT
+    first = answer.embeddings[0]
+    assert first.vector.values.base is not None  # a view, not a copy
+    assert first.vector.model_fingerprint == "f1"
+    assert first.truncated
+    np.testing.assert_array_equal(answer.matrix(), values)
+    assert answer.matrix().dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        types_pb2.Vector(data=b"\0" * 7, encoding=types_pb2.VECTOR_ENCODING_FLOAT32, dimension=2),
+        types_pb2.Vector(data=b"\0" * 8, encoding=99, dimension=2),
+    ],
+)
+async def test_a_vector_that_breaks_the_contract_is_an_error(
+    server: CannedServer, client: Any, vector: types_pb2.Vector
+) -> None:
+    embedding = embedding_pb2.Embedding(vector=vector)
+    server.answer = embedding_pb2.EmbedResponse(embeddings=[embedding])
+    with pytest.raises(ServerError, match="unreadable answer"):
+        await client.embed(["a"], input_type="QUERY")
+
+
+async def test_titles_that_do_not_match_the_texts_are_refused(client: Any) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        await client.embed(["a", "b"], input_type="DOCUMENT", titles=["A"])
+
+
+async def test_models_are_described(server: CannedServer, client: Any) -> None:
+    wire = model_pb2.Model(
+        identity=IDENTITY,
+        dimension=3,
+        trained_for_listwise=True,
+        default_method=rerank_pb2.RERANK_METHOD_E2RANK,
+        default_prompt_order=rerank_pb2.PROMPT_ORDER_FIRST_STAGE,
+        compute_dtype="float32",
+        limits=model_pb2.ModelLimits(max_documents_per_request=10, max_prompt_documents=4),
+    )
+    server.answer = model_pb2.GetModelResponse(model=wire)
+    model = await client.get_model("small")
+    assert server.request.model == "small"
+    assert (model.dimension, model.trained_for_listwise, model.compute_dtype) == (
+        3,
+        True,
+        "float32",
+    )
+    assert model.default_method is Method.E2RANK
+    assert model.default_prompt_order is PromptOrder.FIRST_STAGE
+    assert model.limits.max_documents_per_request == 10
+
+    server.answer = model_pb2.ListModelsResponse(models=[wire, wire])
+    assert await client.list_models() == (model, model)
+
+
+BAD_REQUEST = error_details_pb2.BadRequest(
+    field_violations=[
+        error_details_pb2.BadRequest.FieldViolation(field="query", description="is blank")
+    ]
+)
+
+
+async def test_a_refused_request_says_which_fields_and_why(
+    server: CannedServer, client: Any
+) -> None:
+    server.answer = failure(
+        grpc.StatusCode.INVALID_ARGUMENT, "query: is blank", reason("INVALID_REQUEST"), BAD_REQUEST
+    )
+    with pytest.raises(InvalidRequestError, match="query: is blank") as caught:
+        await client.rerank("", ["d"])
+    error = caught.value
+    assert [(v.field, v.description) for v in error.violations] == [("query", "is blank")]
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.reason == "INVALID_REQUEST"
+    assert error.request_id == "r-7"
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "kind"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, "PROMPT_TOO_LONG", PromptTooLongError),
+        (grpc.StatusCode.NOT_FOUND, "UNKNOWN_MODEL", UnknownModelError),
+        (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH", ModelMismatchError),
+        (grpc.StatusCode.UNAVAILABLE, "BACKEND_UNAVAILABLE", UnavailableError),
+        (grpc.StatusCode.INTERNAL, "INTERNAL", ServerError),
+        # A later server's reason: the status code still says what to do.
+        (grpc.StatusCode.UNAVAILABLE, "SOMETHING_NEW", UnavailableError),
+        (grpc.StatusCode.DATA_LOSS, "SOMETHING_NEW", ServerError),
+    ],
+)
+async def test_the_servers_reason_decides_the_error(
+    server: CannedServer, client: Any, code: grpc.StatusCode, name: str, kind: type[Exception]
+) -> None:
+    server.answer = failure(code, "why", reason(name))
+    with pytest.raises(kind, match="why") as caught:
+        await client.get_model()
+    assert type(caught.value) is kind
+
+
+async def test_an_overloaded_server_says_when_to_come_back(
+    server: CannedServer, client: Any
+) -> None:
+    retry = error_details_pb2.RetryInfo(retry_delay=Duration(nanos=250_000_000))
+    server.answer = failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy", reason("OVERLOADED"), retry)
+    with pytest.raises(OverloadedError) as caught:
+        await client.rerank("q", ["d"])
+    assert caught.value.retry_after_seconds == 0.25
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, UnavailableError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, OverloadedError),
+        (grpc.StatusCode.UNIMPLEMENTED, ServerError),
+    ],
+)
+@pytest.mark.parametrize("trailers", [(), (("grpc-status-details-bin", b"\xff\xff"),)])
+async def test_a_status_without_readable_details_is_mapped_by_its_code(
+    server: CannedServer,
+    client: Any,
+    code: grpc.StatusCode,
+    kind: type[Exception],
+    trailers: tuple[tuple[str, bytes], ...],
+) -> None:
+    async def abort(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await context.abort(code, "a proxy's words", trailers)
+
+    server.answer = abort
+    with pytest.raises(kind, match="a proxy's words") as caught:
+        await client.rerank("q", ["d"])
+    assert getattr(caught.value, "retry_after_seconds", None) is None
+
+
+async def test_no_server_is_unavailable() -> None:
+    async with AsyncE2RankClient("127.0.0.1:1") as nobody:
+        with pytest.raises(UnavailableError):
+            await nobody.get_model()
+
+
+async def forever(_context: Any) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_call_ends_at_its_timeout_and_the_server_stops_working(
+    server: CannedServer, client: Any
+) -> None:
+    server.answer = forever
+    with pytest.raises(DeadlineExceededError):
+        await client.rerank("q", ["d"], timeout_seconds=0.2)
+    await asyncio.wait_for(server.cancelled.wait(), 10)
+
+
+async def test_a_call_without_a_timeout_has_the_clients(server: CannedServer) -> None:
+    server.answer = forever
+    async with AsyncE2RankClient(server.address, timeout_seconds=0.2) as impatient:
+        with pytest.raises(DeadlineExceededError):
+            await impatient.get_model()
+
+
+async def test_cancelling_an_async_call_cancels_it_in_the_server(server: CannedServer) -> None:
+    entered = asyncio.Event()
+
+    async def enter(_context: Any) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    server.answer = enter
+    async with AsyncE2RankClient(server.address) as client:
+        call = asyncio.ensure_future(client.rerank("q", ["d"]))
+        await asyncio.wait_for(entered.wait(), 10)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.wait_for(server.cancelled.wait(), 10)
+
+
+async def test_messages_beyond_grpcs_default_of_4_mib_pass_both_ways(
+    server: CannedServer, client: Any
+) -> None:
+    text = "x" * (5 << 20)
+    document = rerank_pb2.Document(text=text)
+    server.answer = rerank_pb2.RerankResponse(results=[rerank_pb2.RerankResult(document=document)])
+    answer = await client.rerank("q", [text])
+    assert answer.results[0].document is not None
+    assert len(answer.results[0].document.text or "") == len(text)
+
+
+async def test_a_message_beyond_the_servers_limit_has_an_error_of_its_own() -> None:
+    canned = CannedServer()
+    grpc_server = grpc.aio.server(options=[("grpc.max_receive_message_length", 1000)])
+    rerank_pb2_grpc.add_RerankServiceServicer_to_server(canned, grpc_server)
+    port = grpc_server.add_insecure_port("127.0.0.1:0")
+    await grpc_server.start()
+    async with AsyncE2RankClient(f"127.0.0.1:{port}") as client:
+        with pytest.raises(MessageTooLargeError):
+            await client.rerank("q", ["x" * 2000])
+    await grpc_server.stop(None)
+
+
+async def test_health_is_reported(server: CannedServer, client: Any) -> None:
+    await server.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    assert await client.check_health() is HealthStatus.NOT_SERVING
+    await server.health.set("e2rank.v1.RerankService", health_pb2.HealthCheckResponse.SERVING)
+    assert await client.check_health("e2rank.v1.RerankService") is HealthStatus.SERVING
+
+
+async def test_waiting_ends_when_the_server_starts_serving(
+    server: CannedServer, client: Any
+) -> None:
+    await server.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    waiting = asyncio.ensure_future(client.wait_until_ready(timeout_seconds=30))
+    assert await client.check_health() is HealthStatus.NOT_SERVING
+    assert not waiting.done()
+    await server.health.set("", health_pb2.HealthCheckResponse.SERVING)
+    await asyncio.wait_for(waiting, 10)
+
+
+async def test_waiting_gives_up_at_its_timeout_and_says_what_it_last_heard(
+    server: CannedServer, client: Any
+) -> None:
+    await server.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    with pytest.raises(DeadlineExceededError, match="last answer: NOT_SERVING"):
+        await client.wait_until_ready(timeout_seconds=0.3)
+
+
+async def test_all_calls_share_one_connection(server: CannedServer, client: Any) -> None:
+    peers = set()
+
+    async def note(context: grpc.aio.ServicerContext[Any, Any]) -> model_pb2.GetModelResponse:
+        peers.add(context.peer())
+        return model_pb2.GetModelResponse()
+
+    server.answer = note
+    for _ in range(5):
+        await client.get_model()
+    assert len(peers) == 1
+
+
+@pytest.mark.parametrize("name", ["rerank", "embed", "get_model", "list_models", "check_health"])
+def test_both_clients_have_the_same_methods_with_real_signatures(name: str) -> None:
+    blocking = inspect.signature(getattr(E2RankClient, name))
+    awaitable = inspect.signature(getattr(AsyncE2RankClient, name))
+    assert blocking.parameters == awaitable.parameters
+    assert next(iter(blocking.parameters)) == "self"
+    assert "timeout_seconds" in blocking.parameters
+    assert awaitable.return_annotation == Awaitable[blocking.return_annotation]
