@@ -18,10 +18,16 @@ START_SECONDS = 180.0
 class ServerProcess:
     """`python -m e2rank_server` with an address of its own; its log is in `folder`."""
 
-    def __init__(self, folder: Path, *arguments: str, environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        environ: dict[str, str] | None = None,
+        python: Path = Path(sys.executable),
+    ) -> None:
         self.log = folder / "server.log"
         self._address_file = folder / "address"
-        command = [sys.executable, "-m", "e2rank_server", "--listen", "127.0.0.1:0"]
+        command = [str(python), "-m", "e2rank_server", "--listen", "127.0.0.1:0"]
         command += ["--address-file", str(self._address_file), *arguments]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -29,6 +35,7 @@ class ServerProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environ or {})},
+                cwd=folder,
                 start_new_session=True,
             )
 
