@@ -198,7 +198,7 @@ class TokenizerContract:
 
     async def test_a_document_of_exactly_the_limit_is_whole(self, case: TokenizerCase) -> None:
         limit = case.specification.max_document_tokens
-        room = limit - len(case.ids_of_whole(case.document("")))
+        room = limit - len(case.ids_of_whole(case.document("!"))) + 1
         exact, over = await tokenize_documents(
             case, [text_of_tokens(room), text_of_tokens(room + 1)]
         )
@@ -244,7 +244,7 @@ class TokenizerContract:
 
     async def test_a_prompt_of_exactly_the_limit_is_whole(self, case: TokenizerCase) -> None:
         limit = case.specification.max_prompt_tokens
-        room = limit - len(case.ids_of_whole(case.listwise("fox", ["", "b"])))
+        room = limit - len(case.ids_of_whole(case.listwise("fox", ["!", "b"]))) + 1
         exact = await tokenize_listwise(case, "fox", [text_of_tokens(room), "b"])
         assert (len(exact.token_ids), exact.is_shrunk) == (limit, False)
         assert list(exact.truncated) == [False, False]
