@@ -131,7 +131,8 @@ async def test_draining_server_finishes_calls_in_progress_and_takes_no_new_ones(
         late = Gateway(gateway.server, gateway.model, "", channel)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await asyncio.wait_for(list_models_forever(late), 10)
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    # grpc cancels a call that arrives in the very moment of closing.
+    assert caught.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     release.set()
     assert len((await call).results) == 2
     await stopping

@@ -13,6 +13,7 @@ for an expired deadline.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from abc import abstractmethod
@@ -146,6 +147,12 @@ class GateInterceptor(UnaryInterceptor):
     def __init__(self, max_concurrent_requests: int) -> None:
         self._max_concurrent_requests = max_concurrent_requests
         self._in_progress = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def wait_until_idle(self) -> None:
+        """Return once no call is in progress."""
+        await self._idle.wait()
 
     async def around(self, call: Call, proceed: Proceed) -> Any:  # noqa: ANN401
         """Count the call, or refuse it."""
@@ -157,10 +164,13 @@ class GateInterceptor(UnaryInterceptor):
                 retry_after_seconds=_GATE_RETRY_SECONDS,
             )
         self._in_progress += 1
+        self._idle.clear()
         try:
             return await proceed()
         finally:
             self._in_progress -= 1
+            if self._in_progress == 0:
+                self._idle.set()
 
 
 class DecodeInterceptor(grpc.aio.ServerInterceptor):
@@ -193,13 +203,13 @@ class DecodeInterceptor(grpc.aio.ServerInterceptor):
         )
 
 
-def gateway_interceptors(max_concurrent_requests: int) -> list[grpc.aio.ServerInterceptor]:
+def gateway_interceptors(gate: GateInterceptor) -> list[grpc.aio.ServerInterceptor]:
     """Return the stack, outermost first."""
     return [
         RequestIdInterceptor(),
         AccessLogInterceptor(),
         StatusInterceptor(),
-        GateInterceptor(max_concurrent_requests),
+        gate,
         DecodeInterceptor(),
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -21,7 +22,7 @@ from e2rank_server.engine.model import ServedModel
 from e2rank_server.errors import ConfigurationError
 from e2rank_server.gateway.embedding_servicer import EmbeddingServicer
 from e2rank_server.gateway.health import HealthServicer, monitor_health
-from e2rank_server.gateway.interceptors import gateway_interceptors
+from e2rank_server.gateway.interceptors import GateInterceptor, gateway_interceptors
 from e2rank_server.gateway.limits import GatewayLimits
 from e2rank_server.gateway.model_servicer import ModelServicer
 from e2rank_server.gateway.rerank_servicer import RerankServicer
@@ -32,6 +33,8 @@ SERVICES = tuple(
     for module in (rerank_pb2, embedding_pb2, model_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
+
+_CANCELLED_CALLS_SECONDS = 5.0
 
 
 class GatewayServer:
@@ -49,7 +52,7 @@ class GatewayServer:
         self._models = ServedModels(models, limits.max_name_bytes)
         self._limits = limits
         self._address = address
-        self._max_concurrent_requests = max_concurrent_requests
+        self._gate = GateInterceptor(max_concurrent_requests)
         self._health_interval_seconds = health_interval_seconds
         self._health = HealthServicer(SERVICES)
         self._server: grpc.aio.Server | None = None
@@ -81,17 +84,25 @@ class GatewayServer:
         return f"{self._address.rpartition(':')[0]}:{port}"
 
     async def stop(self, drain_seconds: float) -> None:
-        """Say NOT_SERVING, let calls in progress finish for `drain_seconds`, cancel the rest."""
+        """Say NOT_SERVING, let calls in progress finish for `drain_seconds`, cancel the rest.
+
+        On return no call uses the models any more.
+        """
         if self._monitor is not None:
             self._monitor.cancel()
             await asyncio.wait([self._monitor])
         self._health.drain()
         if self._server is not None:
             await self._server.stop(drain_seconds)
+            # grpc does not await the calls that it cancelled, but they still use the backends,
+            # which close next.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CANCELLED_CALLS_SECONDS):
+                    await self._gate.wait_until_idle()
 
     def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(
-            interceptors=gateway_interceptors(self._max_concurrent_requests),
+            interceptors=gateway_interceptors(self._gate),
             options=self._channel_options(),
         )
         # The generated functions have no annotations.
