@@ -32,12 +32,19 @@ def specifications() -> dict[str, tuple[PromptSpecification, Callable[[Path], Pa
     }
 
 
+@pytest.fixture(scope="module", params=sorted(specifications()))
+def files(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[PromptSpecification, Path]:
+    specification, make = specifications()[request.param]
+    return specification, make(tmp_path_factory.mktemp(request.param))
+
+
 class TestInProcessTokenizer(TokenizerContract):
-    @pytest.fixture(params=sorted(specifications()))
-    async def case(
-        self, request: pytest.FixtureRequest, tmp_path: Path
-    ) -> AsyncIterator[TokenizerCase]:
-        specification, make = specifications()[request.param]
-        path = make(tmp_path)
+    num_random_texts = 200  # compared with itself here
+
+    @pytest.fixture
+    async def case(self, files: tuple[PromptSpecification, Path]) -> AsyncIterator[TokenizerCase]:
+        specification, path = files
         async with InProcessTokenizer(specification, path) as tokenizer:
             yield TokenizerCase(tokenizer, specification, path)

@@ -146,6 +146,8 @@ def random_texts(number: int, seed: int) -> list[str]:
 class TokenizerContract:
     """Tests for a fixture `case`."""
 
+    num_random_texts = 2000
+
     @pytest.fixture
     def case(self) -> TokenizerCase:
         raise NotImplementedError
@@ -309,7 +311,7 @@ class TokenizerContract:
             await tokenize_listwise(case, "", ["a"])
 
     async def test_ids_are_those_of_the_in_process_tokenizer(self, case: TokenizerCase) -> None:
-        texts = random_texts(2000, seed=7)
+        texts = random_texts(self.num_random_texts, seed=7)
         async with InProcessTokenizer(case.specification, case.tokenizer_json) as reference:
             expected = replace(case, tokenizer=reference)
             for start in range(0, len(texts), 500):
@@ -321,7 +323,7 @@ class TokenizerContract:
                 ):
                     assert ours.token_ids.tolist() == theirs.token_ids.tolist()
                     assert ours.is_truncated == theirs.is_truncated
-            for start in range(0, 400, 20):
+            for start in range(0, len(texts) // 5, 20):
                 chunk = texts[start : start + 20]
                 prompt_of = (f"panda {texts[-start - 1]}", chunk)
                 here = await tokenize_listwise(case, *prompt_of)

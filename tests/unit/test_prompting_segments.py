@@ -28,7 +28,7 @@ TEXTS = st.lists(st.text(max_size=12) | FRAGMENTS, max_size=6).map("".join)
 ADDED = ["<|endoftext|>", "<|im_end|>", "</think>", "<think>", "<tool_call>", "[SEP]", "[UNK]"]
 HOSTILE_TEXTS = st.lists(st.text(max_size=8) | st.sampled_from(ADDED), max_size=6).map("".join)
 HYPOTHESIS = settings(
-    max_examples=150,
+    max_examples=80,
     deadline=None,
     # The fixture is read-only and made once.
     suppress_health_check=[HealthCheck.function_scoped_fixture],
