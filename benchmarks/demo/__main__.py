@@ -55,14 +55,27 @@ def run_demo(console: Console, profile: str) -> None:
                     rerank_cold_and_warm(client, collection, candidates, method, namespace="demo")
                 )
             status.update("stopping the server")
-    console.print("server     stopped\n")
+    console.print("server     stopped\n", highlight=False)
     _show(console, report.Demonstration(model, collection, candidates, outcomes))
 
 
 def _show(console: Console, demonstration: report.Demonstration) -> None:
-    console.print(report.ranking_table(demonstration, _SHOWN_QUERY))
-    console.print(report.quality_table(demonstration))
-    console.print(report.latency_table(demonstration.outcomes))
+    collection = demonstration.collection
+    shown_query = collection.queries[_SHOWN_QUERY]
+    size = f"{len(collection.queries)} queries, {len(collection.documents)} documents"
+    parts = {
+        f"“{shown_query}” (** answers it, * is related)": report.ranking_table(
+            demonstration, _SHOWN_QUERY
+        ),
+        f"mean nDCG@10 over {size}": report.quality_table(demonstration),
+        "median milliseconds in the server; stages overlap, so they do not add up": (
+            report.latency_table(demonstration.outcomes)
+        ),
+    }
+    for heading, table in parts.items():
+        console.print(heading, style="bold", markup=False, highlight=False)
+        console.print(table)
+        console.print()
     for remark in report.remarks(demonstration):
         console.print(remark, markup=False)
 

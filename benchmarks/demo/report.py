@@ -15,7 +15,7 @@ from benchmarks.measures import measure
 from e2rank_client import Model, RerankResult, RerankTimings
 
 _SHOWN_RANKS = 5
-_GRADE_MARKS = {0: "", 1: " *", 2: " **"}
+_GRADE_MARKS = {0: "  ", 1: "* ", 2: "**"}
 _STAGES: dict[str, Callable[[RerankTimings], float]] = {
     "tokenize": lambda timings: timings.tokenize_seconds,
     "lookup": lambda timings: timings.lookup_seconds,
@@ -49,17 +49,17 @@ def server_lines(model: Model) -> list[str]:
 
 
 def ranking_table(demonstration: Demonstration, query_id: str) -> Table:
-    """Show the first ranks of one query before and after."""
+    """Show the first ranks of one query before and after; ** answers it, * is related."""
     collection = demonstration.collection
     titles = {document.id: document.title for document in collection.documents}
     grades = collection.qrels[query_id]
     rankings = {"BM25 (before)": demonstration.bm25[query_id]}
     for outcome in demonstration.outcomes:
         rankings[outcome.method] = outcome.run[query_id]
-    table = Table(title=f"“{collection.queries[query_id]}” (** answers it, * is related)")
+    table = Table(box=None)
     table.add_column("rank", justify="right")
     for name in rankings:
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     columns = [_ranked_cells(ranking, titles, grades) for ranking in rankings.values()]
     for rank, cells in enumerate(zip(*columns, strict=True), start=1):
         table.add_row(str(rank), *cells)
@@ -68,8 +68,7 @@ def ranking_table(demonstration: Demonstration, query_id: str) -> Table:
 
 def quality_table(demonstration: Demonstration) -> Table:
     """Show the mean nDCG@10 of each ranking."""
-    collection = demonstration.collection
-    table = Table(title=f"{len(collection.queries)} queries, {len(collection.documents)} documents")
+    table = Table(box=None)
     table.add_column("ranking")
     table.add_column("nDCG@10", justify="right")
     for name, value in _ndcg(demonstration).items():
@@ -78,8 +77,8 @@ def quality_table(demonstration: Demonstration) -> Table:
 
 
 def latency_table(outcomes: Sequence[MethodOutcome]) -> Table:
-    """Show the median time of each stage, cold and warm, and what the cache gave."""
-    table = Table(title="median ms in the server; stages overlap")
+    """Show each stage's median milliseconds, cold and warm, and what the cache gave."""
+    table = Table(box=None)
     table.add_column("stage")
     passes: list[Sequence[RerankResult]] = []
     for outcome in outcomes:
@@ -89,7 +88,6 @@ def latency_table(outcomes: Sequence[MethodOutcome]) -> Table:
     for stage, seconds in _STAGES.items():
         medians = (statistics.median(seconds(a.timings) for a in answers) for answers in passes)
         table.add_row(stage, *(f"{median * 1e3:.2f}" for median in medians))
-    table.add_section()
     table.add_row("documents from cache", *_totals(passes, lambda a: a.usage.documents_cached))
     table.add_row("documents embedded", *_totals(passes, lambda a: a.usage.documents_embedded))
     return table
@@ -126,7 +124,7 @@ def _ranked_cells(
 ) -> list[str]:
     best = sorted(ranking.items(), key=lambda item: -item[1])[:_SHOWN_RANKS]
     cells = [
-        f"{score:6.3f}  {escape(titles[document_id])}{_GRADE_MARKS[grades.get(document_id, 0)]}"
+        f"{score:.3f} {_GRADE_MARKS[grades.get(document_id, 0)]} {escape(titles[document_id])}"
         for document_id, score in best
     ]
     return cells + [""] * (_SHOWN_RANKS - len(cells))
