@@ -142,7 +142,8 @@ def test_both_prompt_orders_are_measured() -> None:
 
 def write_collection(folder: Path, **changes: str) -> Path:
     files = {
-        "corpus.jsonl": '{"_id": "d1", "title": "T", "text": "one"}\n{"_id": "d2", "text": "two"}\n',
+        "corpus.jsonl": '{"_id": "d1", "title": "T", "text": "one"}\n'
+        '{"_id": "d2", "text": "two"}\n',
         "queries.jsonl": '{"_id": "q1", "text": "first"}\n{"_id": "q9", "text": "unjudged"}\n',
         "qrels/test.tsv": "query-id\tcorpus-id\tscore\nq1\td1\t2\n",
     } | changes
