@@ -13,6 +13,8 @@ def main() -> int:
     """Serve until SIGTERM or Ctrl-C. Returns the exit status: 2 for wrong settings."""
     try:
         settings = read_settings(sys.argv[1:], os.environ)
+        # gRPC's own notes, such as that Triton was forked off beside it, help nobody.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         # Only now: `--help` and wrong settings need not wait for the imports.
         import uvloop
 

@@ -114,7 +114,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> None:
 
 def _prepare(settings: Settings) -> list[_Prepared]:
     """Load all profiles and put their files in place; blocks."""
-    prepared = []
+    prepared: list[_Prepared] = []
     for name in settings.profile:
         profile = load_profile(name, settings.listwise_template)
         if any(profile.name == other.profile.name for other in prepared):

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from e2rank_server.errors import ConfigurationError
 
@@ -148,7 +148,7 @@ class Settings:
         "vllm",
         "what embeds: vllm in this process tree, or fake vectors for testing clients",
     )
-    dtype: str = _setting(
+    dtype: Literal["auto", "bfloat16", "float32"] = _setting(
         _choice("auto", "bfloat16", "float32"),
         "auto",
         "element type the model computes in; auto takes bfloat16 where the hardware has it",
