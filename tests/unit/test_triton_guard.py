@@ -17,10 +17,11 @@ import pytest
 
 from e2rank_server.tokenizer.triton import guard
 
-# Starts one child, as Triton starts a stub, and never asks how it is; leaves a file of the
-# prefix ($0) in /dev/shm and says in "$1/pids" who they are.
+# Starts one child and never asks how it is, as Triton starts a stub: with the name of a file in
+# /dev/shm that begins with the prefix ($0). Says in "$1/pids" who they are.
 SERVER = (
-    "sleep 600 & touch /dev/shm/$0region; echo $$ $! >$1/new; mv $1/new $1/pids; exec sleep 600"
+    "cd /dev/shm; touch $0region; tail -f $0region & "
+    "echo $$ $! >$1/new; mv $1/new $1/pids; exec sleep 600"
 )
 
 
@@ -119,12 +120,12 @@ def test_a_guard_that_is_killed_takes_the_server_along_and_the_next_one_sweeps(
     guarded.process.kill()
     guarded.process.wait(10)
     wait_until(lambda: guard.has_ended(guarded.server))
-    os.kill(guarded.stub, signal.SIGKILL)  # a real stub ends by itself when its server is gone
+    assert not guard.has_ended(guarded.stub)
     (tmp_path / "next").mkdir()
 
     following = Guarded(tmp_path / "next")
 
-    assert guarded.leftovers() == []
+    wait_until(lambda: guarded.leftovers() == [])
     following.process.terminate()
     following.end()
 

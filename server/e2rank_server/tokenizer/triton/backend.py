@@ -36,10 +36,10 @@ class Profiles:
             self._prompters[key] = prompter
 
     def prompter(self, key: str) -> Prompter:
-        """Return a profile's prompter. Raises LookupError if the manifest lacks it."""
+        """Return a profile's prompter. Raises ConfigurationError if the manifest lacks it."""
         if key not in self._prompters:
             served = ", ".join(self._prompters)
-            raise LookupError(f"no profile {key!r} is served here; served: {served}")
+            raise ConfigurationError([f"no profile {key!r} is served here; served: {served}"])
         return self._prompters[key]
 
 
@@ -155,7 +155,7 @@ def _error_response(error: Exception) -> triton.InferenceResponse:
     match error:
         case InvalidRequestError():
             message = error_text(error)
-        case E2RankError() | LookupError():
+        case E2RankError():
             message = str(error)
         case _:
             # Its text may hold a caller's text, and reaches other people's logs.

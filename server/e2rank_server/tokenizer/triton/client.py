@@ -64,7 +64,11 @@ class TritonTokenizer:
             return []
         request = _Request("tokenize_texts", self._profile_key)
         request.add_texts("INPUT_TYPE", [input_type])
-        request.add_texts("TEXTS", self._joined(texts))
+        match input_type:
+            case InputType.QUERY:
+                request.add_texts("TEXTS", [text.text for text in texts])
+            case InputType.DOCUMENT:
+                request.add_texts("TEXTS", self._joined(texts))
         if instruction is not None:
             request.add_texts("INSTRUCTION", [instruction])
         answer = await self._infer(request)

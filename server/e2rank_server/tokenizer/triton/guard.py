@@ -56,8 +56,19 @@ def sweep(prefix: str) -> None:
         path.unlink(missing_ok=True)
 
 
+def kill_users(prefix: str) -> None:
+    """Kill the stubs whose files have this prefix: an argument of theirs begins with it."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
+            if f"\0{prefix}".encode() in path.read_bytes():
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+
 def sweep_ownerless() -> None:
-    """Remove what guards left that were killed themselves."""
+    """Remove what guards left that were killed themselves.
+
+    Their tritonserver was killed with them; its stubs notice only after many seconds.
+    """
     for lock in SHM.glob(f"{PREFIX}*.lock"):
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
@@ -65,6 +76,7 @@ def sweep_ownerless() -> None:
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kill_users(lock.stem)
             sweep(lock.stem)
         except OSError:  # its owner lives
             pass
@@ -183,7 +195,9 @@ def main(arguments: list[str]) -> None:
     guard = None
     try:
         guard = Guard(start(command, Path(log)), sys.stdin.fileno())
-        sys.stdout.write(guard.watch())
+        reason = guard.watch()
+        with contextlib.suppress(BrokenPipeError):  # whoever would read it has been killed
+            os.write(sys.stdout.fileno(), reason.encode())
     finally:
         if guard:
             guard.end()
