@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 
+import e2rank_server
 from e2rank_server.errors import ConfigurationError
 from e2rank_server.tokenizer.triton.environment import (
     TritonEnvironment,
     obstacle,
     platform_obstacle,
 )
+from e2rank_server.tokenizer.triton.server import EmbeddedTriton
 
 PACKAGES = {
     "nvidia-pytriton": "0.7.0",
     "numpy": "1.26.4",
     "tokenizers": "0.23.3",
-    "e2rank-server": "0.1.0",
+    "e2rank-server": e2rank_server.__version__,
 }
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -39,7 +41,7 @@ def make_environment(folder: Path, packages: dict[str, str]) -> Path:
         record.joinpath("METADATA").write_text(f"Name: {package}\nVersion: {version}\n")
         module = site / package.replace("nvidia-", "").replace("-", "_")
         module.mkdir()
-        module.joinpath("__init__.py").touch()
+        module.joinpath("__init__.py").write_text(f"__version__ = {version!r}\n")
     parts = site / "pytriton" / "tritonserver"
     if parts.parent.exists():
         (parts / "bin").mkdir(parents=True)
@@ -57,14 +59,29 @@ def test_a_missing_environment_is_an_obstacle(tmp_path: Path) -> None:
     assert reason == f"there is no Triton environment at {tmp_path / 'nowhere'} (`make setup`)"
 
 
-def test_an_environment_whose_python_does_not_run_is_an_obstacle(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "python").touch()
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (None, "Permission denied"),
+        ("exit 3", "exit status 3"),
+        ("echo first >&2; echo last >&2; exit 1", "last"),
+        ("echo not JSON", "Expecting value"),
+    ],
+)
+def test_an_environment_whose_python_does_not_run_is_an_obstacle(
+    tmp_path: Path, script: str | None, words: str
+) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755 if script else 0o644)
 
     reason = obstacle(tmp_path)
 
     assert reason is not None
-    assert reason.startswith(f"the Python of the Triton environment {tmp_path} does not work")
+    assert reason.startswith(f"the Python of the Triton environment {tmp_path} does not work: ")
+    assert words in reason
+    assert "\n" not in reason
 
 
 @pytest.mark.parametrize("missing", PACKAGES)
@@ -82,6 +99,24 @@ def test_numpy_2_is_refused_in_one_line(tmp_path: Path) -> None:
     assert obstacle(environment) == (
         f"the Triton environment {tmp_path} has numpy 2.3.5: "
         "Triton's Python backend corrupts tensors under numpy 2"
+    )
+
+
+async def test_a_start_with_numpy_2_is_refused_in_the_same_line(tmp_path: Path) -> None:
+    environment = make_environment(tmp_path, PACKAGES | {"numpy": "2.3.5"})
+
+    with pytest.raises(ConfigurationError) as raised:
+        await EmbeddedTriton.start(environment, [], tmp_path / "log")
+
+    assert raised.value.problems == (obstacle(environment),)
+
+
+def test_another_version_of_this_package_is_refused(tmp_path: Path) -> None:
+    environment = make_environment(tmp_path, PACKAGES | {"e2rank-server": "0.0.1"})
+
+    assert obstacle(environment) == (
+        f"the Triton environment {tmp_path} has e2rank-server 0.0.1, "
+        f"and this is {e2rank_server.__version__}: their prompts may differ"
     )
 
 

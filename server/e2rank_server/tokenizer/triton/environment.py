@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import e2rank_server
 from e2rank_server.errors import ConfigurationError
 
 MIN_GLIBC = (2, 35)
@@ -25,6 +26,13 @@ def version(package):
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
+        return None
+
+def own_version():
+    try:
+        import e2rank_server
+        return e2rank_server.__version__
+    except (ImportError, AttributeError):
         return None
 
 def is_loadable(library):
@@ -43,7 +51,7 @@ print(json.dumps({
     "python": sys.version_info[:2],
     "numpy": version("numpy"),
     "tokenizers": version("tokenizers"),
-    "e2rank_server": bool(importlib.util.find_spec("e2rank_server")),
+    "e2rank_server": own_version(),
     "pytriton": pytriton and str(pathlib.Path(pytriton.origin).parent),
     "library_folders": [f for f in folders if os.path.exists(os.path.join(f, library))],
     "is_library_on_path": is_loadable(library),
@@ -135,9 +143,11 @@ def _probe(folder: Path) -> dict[str, Any]:
             [python, "-I", "-c", _PROBE],
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
             timeout=_PROBE_TIMEOUT_SECONDS,
         )
+        if answer.returncode != 0:
+            raise ValueError([f"exit status {answer.returncode}", *answer.stderr.splitlines()][-1])
         found: dict[str, Any] = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         problem = f"the Python of the Triton environment {folder} does not work: {error}"
@@ -161,6 +171,11 @@ def _package_obstacle(folder: Path, found: dict[str, Any]) -> str | None:
         return (
             f"the Triton environment {folder} has numpy {found['numpy']}: "
             "Triton's Python backend corrupts tensors under numpy 2"
+        )
+    if found["e2rank_server"] != e2rank_server.__version__:
+        return (
+            f"the Triton environment {folder} has e2rank-server {found['e2rank_server']}, "
+            f"and this is {e2rank_server.__version__}: their prompts may differ"
         )
     if not found["library_folders"] and not found["is_library_on_path"]:
         return (

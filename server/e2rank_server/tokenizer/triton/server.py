@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+KILL_SECONDS = 5.0
 MAX_BACKOFF_SECONDS = 30.0
 STABLE_SECONDS = 60.0
 """After so long without a failure, the next restart is immediate again."""
@@ -275,17 +276,16 @@ class _TritonProcess:
         """End Triton in order."""
         assert self._process.stdin
         self._process.stdin.close()
-        try:
-            await asyncio.wait_for(asyncio.shield(self.end), STOP_SECONDS)
-        except TimeoutError:
+        if not (await asyncio.wait({self.end}, timeout=STOP_SECONDS))[0]:
             await self.kill()
 
     async def kill(self) -> None:
         """End Triton now."""
-        if self._process.returncode is None:
+        for end in (self._process.terminate, self._process.kill):
             with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
-        await self.end
+                end()
+            if (await asyncio.wait({self.end}, timeout=KILL_SECONDS))[0]:
+                return
 
     async def _wait_for_end(self) -> str:
         assert self._process.stdout
