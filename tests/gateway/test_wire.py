@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given
@@ -77,10 +75,8 @@ def test_field_of_another_wire_type_is_unknown_not_text() -> None:
 
 
 def test_huge_broken_message_is_not_walked_to_its_end() -> None:
-    data = (DOCUMENTS + b"\x00") * 5_000_000 + QUERY + b"\x01\xff"
-    started = time.perf_counter()
-    assert explain(data)[1].endswith("is too long to say where")
-    assert time.perf_counter() - started < 2
+    data = (DOCUMENTS + b"\x00") * 50_000 + QUERY + b"\x01\xff"
+    assert explain(data) == ("request", "is not valid protobuf: is too long to say where")
 
 
 @given(st.binary(max_size=64))
