@@ -44,7 +44,7 @@ def _from_json(number: int, line: str) -> Document:
     title, score = value.get("title"), value.get("first_stage_score")
     if not isinstance(title, str | None):
         raise DocumentFileError(f"line {number}: `title` is not a string")
-    if not isinstance(score, int | float | None):
+    if isinstance(score, bool) or not isinstance(score, int | float | None):
         raise DocumentFileError(f"line {number}: `first_stage_score` is not a number")
     return Document(
         text=value["text"],

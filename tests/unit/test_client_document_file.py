@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from e2rank_client import Document
+from e2rank_client.document_file import DocumentFileError, read_documents
+
+
+def test_plain_text_is_a_document_a_line_named_by_its_number() -> None:
+    assert read_documents(["one\n", "\n", "  two \n"]) == [
+        Document(text="one", id="1"),
+        Document(text="two", id="3"),
+    ]
+
+
+def test_json_lines_carry_id_title_and_first_stage_score() -> None:
+    lines = [
+        '{"id": "a", "text": "one", "title": "T", "first_stage_score": 2}',
+        '{"_id": "b", "text": "two"}',
+        '{"text": "three"}',
+    ]
+    assert read_documents(lines) == [
+        Document(text="one", id="a", title="T", first_stage_score=2),
+        Document(text="two", id="b"),
+        Document(text="three", id="3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "there are no documents"),
+        (["  \n"], "there are no documents"),
+        (['{"text": "a"}', "b"], "line 2: not JSON"),
+        (["{}"], "line 1: expected an object with a string `text`"),
+        (['{"text": "a"}', "", "[1]"], "line 3: expected an object"),
+        (['{"text": "a", "title": 1}'], "`title` is not a string"),
+        (['{"text": "a", "first_stage_score": "high"}'], "`first_stage_score` is not a number"),
+        (['{"text": "a", "first_stage_score": true}'], "`first_stage_score` is not a number"),
+    ],
+)
+def test_what_is_no_document_is_refused_with_its_line(lines: list[str], message: str) -> None:
+    with pytest.raises(DocumentFileError, match=message):
+        read_documents(lines)
+
+
+def test_bytes_that_are_not_utf8_are_refused() -> None:
+    file = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8")
+    with pytest.raises(DocumentFileError, match="not UTF-8"):
+        read_documents(file)
