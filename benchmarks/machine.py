@@ -30,15 +30,23 @@ def describe_machine() -> dict[str, Any]:
 
 
 def current_commit() -> str:
-    """Return the commit of this checkout, `-dirty` if files differ from it; empty outside git."""
+    """Return the commit of this checkout, with `-dirty` if its files differ; empty outside git.
+
+    Results themselves do not count: each run changes them.
+    """
+    changes = ["status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results"]
     try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],  # noqa: S607
-            cwd=_ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        return _git("rev-parse", "HEAD") + ("-dirty" if _git(*changes) else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def _git(*arguments: str) -> str:
+    answer = subprocess.run(
+        ["git", *arguments],  # noqa: S607 - whichever git the user has
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return answer.stdout.strip()

@@ -42,7 +42,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--profile", default="all-minilm-l6-v2", help="default: %(default)s")
-    parser.add_argument("--queries", type=int, help="only the first so many queries")
+    parser.add_argument(
+        "--queries", type=int, help="only the first so many queries; figures are not saved"
+    )
     parser.add_argument("--address", help="use this server instead of starting one")
     parser.add_argument("--results", type=Path, default=_RESULTS, help="default: %(default)s")
     options = parser.parse_args(arguments)
@@ -54,10 +56,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def shown_command(options: argparse.Namespace, profile: str) -> str:
     """Return the command as results record it: names only, never paths or addresses."""
     parts = ["python -m benchmarks.quality", *(folder.resolve().name for folder in options.folders)]
-    parts.append(f"--profile {profile}")
-    if options.queries is not None:
-        parts.append(f"--queries {options.queries}")
-    return " ".join(parts)
+    return " ".join([*parts, f"--profile {profile}"])
 
 
 async def measure_collection(
@@ -123,7 +122,11 @@ async def measure_all(
     address: str,
     console: Console,
 ) -> None:
-    """Measure every collection; each one's figures are saved as soon as they are known."""
+    """Measure every collection; each one's figures are saved as soon as they are known.
+
+    Those of a part of the queries are only printed: they would stand for the whole.
+    """
+    commit = current_commit()
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     async with AsyncE2RankClient(address) as client:
         await client.wait_until_ready()
@@ -132,9 +135,12 @@ async def measure_all(
         for collection in collections:
             with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
                 figures = await measure_collection(client, model, collection, progress)
+            console.print(markdown_table(figures, collection.name), markup=False)
+            if options.queries is not None:
+                continue
             run = QualityRun(
                 machine=describe_machine(),
-                commit=current_commit(),
+                commit=commit,
                 command=shown_command(options, model.identity.profile),
                 date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 serving=_serving(model),
@@ -142,7 +148,6 @@ async def measure_all(
             )
             merged = merge_into_file(options.results, run)["figures"]
             plot(merged, collection.name, options.results.with_name(f"{collection.name}.png"))
-            console.print(markdown_table(merged, collection.name), markup=False)
 
 
 def main(arguments: Sequence[str]) -> int:

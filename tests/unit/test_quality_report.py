@@ -58,9 +58,9 @@ def test_the_plot_is_a_png(tmp_path: Path) -> None:
 
 
 def test_the_recorded_command_names_collections_and_no_paths(tmp_path: Path) -> None:
-    options = main.parse_arguments([str(tmp_path / "scifact"), "--queries", "5"])
+    options = main.parse_arguments([str(tmp_path / "scifact"), str(tmp_path / "nq")])
     command = main.shown_command(options, "small")
-    assert command == "python -m benchmarks.quality scifact --profile small --queries 5"
+    assert command == "python -m benchmarks.quality scifact nq --profile small"
 
 
 def test_a_folder_without_a_collection_is_one_line_and_exit_code_1(
