@@ -130,7 +130,8 @@ class Guard:
 
     def _kill(self, *_: object) -> None:
         self._is_killed = True
-        os.killpg(self._server.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            os.killpg(self._server.pid, signal.SIGKILL)
 
     def watch(self) -> str:
         """Return, once Triton has to end or has ended, why."""

@@ -64,6 +64,7 @@ class EmbeddedTriton:
         canary_timeout_seconds: float,
     ) -> None:
         self.restarts = 0
+        """Attempts to start it again, so far."""
         self._environment = environment
         self._profiles = tuple(profiles)
         self._log_path = log_path.absolute()
