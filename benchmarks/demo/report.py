@@ -15,6 +15,9 @@ from benchmarks.measures import measure
 from e2rank_client import Model, RerankResult, RerankTimings
 
 _SHOWN_RANKS = 5
+_NOTABLE_DIFFERENCE = 0.01
+"""In nDCG@10; less means nothing with so few queries."""
+
 _GRADE_MARKS = {0: "  ", 1: "* ", 2: "**"}
 _STAGES: dict[str, Callable[[RerankTimings], float]] = {
     "tokenize": lambda timings: timings.tokenize_seconds,
@@ -57,7 +60,7 @@ def ranking_table(demonstration: Demonstration, query_id: str) -> Table:
     for outcome in demonstration.outcomes:
         rankings[outcome.method] = outcome.run[query_id]
     table = Table(box=None)
-    table.add_column("rank", justify="right")
+    table.add_column("rank", justify="right", min_width=4)
     for name in rankings:
         table.add_column(name, no_wrap=True)
     columns = [_ranked_cells(ranking, titles, grades) for ranking in rankings.values()]
@@ -105,7 +108,9 @@ def remarks(demonstration: Demonstration) -> Iterator[str]:
             )
     ndcg = _ndcg(demonstration)
     difference = ndcg["E2RANK"] - ndcg["COSINE"]
-    verdict = "better than" if difference > 0 else "worse than" if difference < 0 else "the same as"
+    verdict = "about as well as"
+    if abs(difference) > _NOTABLE_DIFFERENCE:
+        verdict = "better than" if difference > 0 else "worse than"
     yield (
         f"On this collection E2RANK ranks {verdict} COSINE ({difference:+.3f} nDCG@10). "
         "It is small and made by hand: use `make bench-quality` to compare methods."
