@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class GatewayLimits:
     """Limits on shape and size; bytes are UTF-8.
 
-    `max_request_bytes` is gRPC's limit on a whole message, in either direction
-    of a request's life: larger ones are refused before they are read.
+    `max_request_bytes` bounds a whole request message; grpc itself refuses a
+    larger one, with RESOURCE_EXHAUSTED and without details.
     """
 
     max_documents: int = 1000

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from e2rank_server.errors import FieldViolation, InvalidRequestError, ModelMismatchError
 
-_MAX_SHOWN_CHARACTERS = 40
-
 
 class Violations:
     """The breaches found so far in one request."""
@@ -46,10 +44,3 @@ class Violations:
 def utf8_length(text: str) -> int:
     """Count the UTF-8 bytes of `text`; for ASCII without making them."""
     return len(text) if text.isascii() else len(text.encode())
-
-
-def shorten(text: str) -> str:
-    """Quote `text` for a message, cut to a few characters."""
-    if len(text) <= _MAX_SHOWN_CHARACTERS:
-        return repr(text)
-    return f"{text[:_MAX_SHOWN_CHARACTERS]!r}..."
