@@ -60,12 +60,11 @@ def ranking_table(demonstration: Demonstration, query_id: str) -> Table:
     for outcome in demonstration.outcomes:
         rankings[outcome.method] = outcome.run[query_id]
     table = Table(box=None)
-    table.add_column("rank", justify="right", min_width=4)
     for name in rankings:
         table.add_column(name, no_wrap=True)
     columns = [_ranked_cells(ranking, titles, grades) for ranking in rankings.values()]
-    for rank, cells in enumerate(zip(*columns, strict=True), start=1):
-        table.add_row(str(rank), *cells)
+    for cells in zip(*columns, strict=True):
+        table.add_row(*cells)
     return table
 
 

@@ -54,7 +54,7 @@ def rendered(table: object) -> list[list[str]]:
 def test_the_first_ranks_show_scores_grades_and_titles_as_they_are() -> None:
     lines = rendered(ranking_table(demonstration(RIGHT, WRONG), "q"))
     first = " ".join(lines[1])
-    assert first == "1 0.900 Wrong one 0.900 ** Right [answer] 0.900 Wrong one"
+    assert first == "0.900 Wrong one 0.900 ** Right [answer] 0.900 Wrong one"
 
 
 def test_quality_is_the_mean_ndcg_of_each_ranking() -> None:
@@ -74,7 +74,11 @@ def test_latency_is_split_by_stage_cold_and_warm_with_the_caches_hits() -> None:
 
 @pytest.mark.parametrize(
     ("cosine", "e2rank", "verdict"),
-    [(RIGHT, WRONG, "worse than"), (WRONG, RIGHT, "better than"), (RIGHT, RIGHT, "about as well as")],
+    [
+        (RIGHT, WRONG, "worse than"),
+        (WRONG, RIGHT, "better than"),
+        (RIGHT, RIGHT, "about as well as"),
+    ],
 )
 def test_the_methods_are_compared_as_they_came_out(cosine: Run, e2rank: Run, verdict: str) -> None:
     said = list(remarks(demonstration(cosine, e2rank)))
