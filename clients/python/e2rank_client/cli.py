@@ -122,7 +122,13 @@ def health(
 
 @app.command()
 def verify(
-    profile: Annotated[str, typer.Option(help="A profile that has published scores.")],
+    profile: Annotated[
+        str,
+        typer.Option(
+            help="A profile that has published scores, or a .toml file of that name which "
+            "says, for example, where else the weights are."
+        ),
+    ],
     address: Annotated[
         str,
         typer.Option(help="Ask this server, started with the same listwise template."),
@@ -132,15 +138,16 @@ def verify(
 
     Without --address it starts a server of its own, and stops it.
     """
-    if profile not in verification.golden_profiles():
+    name = Path(profile).name.removesuffix(".toml")
+    if name not in verification.golden_profiles():
         known = ", ".join(verification.golden_profiles())
-        raise typer.BadParameter(f"no golden scores are shipped for {profile!r}; known: {known}")
-    golden = verification.read_golden(profile)
+        raise typer.BadParameter(f"no golden scores are shipped for {name!r}; known: {known}")
+    golden = verification.read_golden(name)
     with contextlib.ExitStack() as stack:
         where = address or stack.enter_context(_own_server(profile, golden.listwise_template))
         client = stack.enter_context(E2RankClient(where))
         comparisons = verification.compare(
-            golden, verification.served_scores(client, golden, model=profile)
+            golden, verification.served_scores(client, golden, model=name)
         )
     _print_comparisons(comparisons, golden.source)
     if not all(comparison.agrees for comparison in comparisons):
