@@ -13,8 +13,9 @@ def main() -> int:
     """Serve until SIGTERM or Ctrl-C. Returns the exit status: 2 for wrong settings."""
     try:
         settings = read_settings(sys.argv[1:], os.environ)
-        # gRPC's own notes, such as that Triton was forked off beside it, help nobody.
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        # Children are new programs here and never use gRPC's state: without this, gRPC
+        # remarks on every start of Triton that it cannot prepare for the fork.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
         # Only now: `--help` and wrong settings need not wait for the imports.
         import uvloop
 

@@ -17,6 +17,7 @@ from e2rank_server.errors import (
     PromptTooLongError,
     UnavailableError,
 )
+from e2rank_server.gateway.request_id import RequestIdFilter
 from tests.gateway.running_gateway import MAX_CONCURRENT_REQUESTS, Gateway, failure_of
 from tests.gateway.wire_requests import embed_request, rerank_request
 
@@ -280,10 +281,12 @@ class Lines(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self.addFilter(RequestIdFilter())
+        self.setFormatter(logging.Formatter("[%(request_id)s] %(message)s"))
         self._queue: asyncio.Queue[str] = asyncio.Queue()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._queue.put_nowait(record.getMessage())
+        self._queue.put_nowait(self.format(record))
 
     async def next(self) -> str:
         return await asyncio.wait_for(self._queue.get(), 10)
@@ -293,7 +296,7 @@ class Lines(logging.Handler):
 async def access_lines() -> AsyncIterator[Lines]:
     logger, handler = logging.getLogger("e2rank_server.access"), Lines()
     before = logger.level
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     logger.addHandler(handler)
     yield handler
     logger.removeHandler(handler)
@@ -308,13 +311,12 @@ async def test_each_call_is_logged_with_outcome_and_id_but_without_content(
     good = await access_lines.next()
     await failure_of(gateway.rerank(rerank_request(0, query="confidential"), metadata=metadata))
     bad = await access_lines.next()
-    assert good.startswith(f"{RERANK} OK ")
-    assert bad.startswith(f"{RERANK} INVALID_ARGUMENT ")
+    assert good.startswith(f"[abc] {RERANK} OK ")
+    assert bad.startswith(f"[abc] {RERANK} INVALID_ARGUMENT ")
     for line in (good, bad):
-        assert line.endswith("request abc")
         assert "confidential" not in line
 
 
 async def test_cancelled_call_is_logged_as_cancelled(gateway: Gateway, access_lines: Lines) -> None:
     await cancel_midway(gateway)
-    assert (await access_lines.next()).startswith(f"{RERANK} CANCELLED ")
+    assert f"] {RERANK} CANCELLED " in await access_lines.next()

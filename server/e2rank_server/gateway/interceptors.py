@@ -93,7 +93,10 @@ class RequestIdInterceptor(UnaryInterceptor):
 
 
 class AccessLogInterceptor(UnaryInterceptor):
-    """Logs each call's method, outcome, duration and size at INFO, never its content."""
+    """Logs each call's method, outcome, duration and size, never its content.
+
+    Failures at INFO; what went well, which is most of it, at DEBUG.
+    """
 
     async def around(self, call: Call, proceed: Proceed) -> Any:  # noqa: ANN401
         """Log when the call ends, however it ends."""
@@ -108,14 +111,14 @@ class AccessLogInterceptor(UnaryInterceptor):
             outcome = code.name if code is not None else "UNKNOWN"
             raise
         finally:
-            access_logger.info(
-                "%s %s %.1f ms, %d bytes from %s, request %s",
+            access_logger.log(
+                logging.DEBUG if outcome == "OK" else logging.INFO,
+                "%s %s %.1f ms, %d bytes from %s",
                 call.method,
                 outcome,
                 (time.perf_counter() - started) * 1000,
                 len(call.data),
                 call.context.peer(),
-                current_request_id.get(),
             )
 
 
@@ -132,7 +135,7 @@ class StatusInterceptor(UnaryInterceptor):
             request_id = current_request_id.get()
             status = status_of(error, request_id)
             if status is None:
-                logger.exception("unexpected error in %s, request %s", call.method, request_id)
+                logger.exception("unexpected error in %s", call.method)
                 status = internal_status(request_id)
             await call.context.abort(
                 status.code,
