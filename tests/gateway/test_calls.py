@@ -129,6 +129,8 @@ async def test_unexpected_error_is_internal_and_its_text_stays_in_the_log(
     gateway: Gateway, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     fail_with(gateway, error)
+    caplog.handler.addFilter(RequestIdFilter())
+    caplog.handler.setFormatter(logging.Formatter("[%(request_id)s] %(message)s"))
     call = gateway.rerank(rerank_request(), metadata=[("x-request-id", "abc")])
     failure = await failure_of(call)
     assert failure.code is grpc.StatusCode.INTERNAL
@@ -136,7 +138,7 @@ async def test_unexpected_error_is_internal_and_its_text_stays_in_the_log(
     assert failure.message == "internal error; the server's log has it under request id abc"
     assert "secret" not in repr(failure)
     assert "secret" in caplog.text
-    assert "request abc" in caplog.text
+    assert f"[abc] unexpected error in {RERANK}" in caplog.text
 
 
 async def test_more_violations_than_trailers_hold_are_counted_not_sent(gateway: Gateway) -> None:
