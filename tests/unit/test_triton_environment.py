@@ -11,6 +11,7 @@ import pytest
 import e2rank_server
 from e2rank_server.errors import ConfigurationError
 from e2rank_server.tokenizer.triton.environment import (
+    TritonCannotRunError,
     TritonEnvironment,
     obstacle,
     platform_obstacle,
@@ -53,10 +54,20 @@ def make_environment(folder: Path, packages: dict[str, str]) -> Path:
     return folder
 
 
-def test_a_missing_environment_is_an_obstacle(tmp_path: Path) -> None:
-    reason = obstacle(tmp_path / "nowhere")
+def problem_with(folder: Path) -> str:
+    """Return the one line about an environment that is wrong on a machine that is not."""
+    with pytest.raises(ConfigurationError) as raised:
+        obstacle(folder)
+    assert not isinstance(raised.value, TritonCannotRunError)
+    [problem] = raised.value.problems
+    return problem
 
-    assert reason == f"there is no Triton environment at {tmp_path / 'nowhere'} (`make setup`)"
+
+def test_a_missing_environment_is_a_problem_and_no_obstacle(tmp_path: Path) -> None:
+    problem = problem_with(tmp_path / "nowhere")
+
+    assert problem.startswith(f"there is no Triton environment at {tmp_path / 'nowhere'}: ")
+    assert "\n" not in problem
 
 
 @pytest.mark.parametrize(
@@ -68,7 +79,7 @@ def test_a_missing_environment_is_an_obstacle(tmp_path: Path) -> None:
         ("echo not JSON", "Expecting value"),
     ],
 )
-def test_an_environment_whose_python_does_not_run_is_an_obstacle(
+def test_an_environment_whose_python_does_not_run_is_a_problem(
     tmp_path: Path, script: str | None, words: str
 ) -> None:
     python = tmp_path / "bin" / "python"
@@ -76,9 +87,8 @@ def test_an_environment_whose_python_does_not_run_is_an_obstacle(
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755 if script else 0o644)
 
-    reason = obstacle(tmp_path)
+    reason = problem_with(tmp_path)
 
-    assert reason is not None
     assert reason.startswith(f"the Python of the Triton environment {tmp_path} does not work: ")
     assert words in reason
     assert "\n" not in reason
@@ -88,7 +98,7 @@ def test_an_environment_whose_python_does_not_run_is_an_obstacle(
 def test_a_missing_package_is_named(tmp_path: Path, missing: str) -> None:
     packages = {name: version for name, version in PACKAGES.items() if name != missing}
 
-    reason = obstacle(make_environment(tmp_path, packages))
+    reason = problem_with(make_environment(tmp_path, packages))
 
     assert reason == f"the Triton environment {tmp_path} lacks the package {missing}"
 
@@ -96,7 +106,7 @@ def test_a_missing_package_is_named(tmp_path: Path, missing: str) -> None:
 def test_numpy_2_is_refused_in_one_line(tmp_path: Path) -> None:
     environment = make_environment(tmp_path, PACKAGES | {"numpy": "2.3.5"})
 
-    assert obstacle(environment) == (
+    assert problem_with(environment) == (
         f"the Triton environment {tmp_path} has numpy 2.3.5: "
         "Triton's Python backend corrupts tensors under numpy 2"
     )
@@ -108,13 +118,13 @@ async def test_a_start_with_numpy_2_is_refused_in_the_same_line(tmp_path: Path) 
     with pytest.raises(ConfigurationError) as raised:
         await EmbeddedTriton.start(environment, [], tmp_path / "log")
 
-    assert raised.value.problems == (obstacle(environment),)
+    assert raised.value.problems == (problem_with(environment),)
 
 
 def test_another_version_of_this_package_is_refused(tmp_path: Path) -> None:
     environment = make_environment(tmp_path, PACKAGES | {"e2rank-server": "0.0.1"})
 
-    assert obstacle(environment) == (
+    assert problem_with(environment) == (
         f"the Triton environment {tmp_path} has e2rank-server 0.0.1, "
         f"and this is {e2rank_server.__version__}: their prompts may differ"
     )

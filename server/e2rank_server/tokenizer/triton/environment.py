@@ -60,6 +60,10 @@ print(json.dumps({
 _PROBE_TIMEOUT_SECONDS = 60.0
 
 
+class TritonCannotRunError(ConfigurationError):
+    """Triton cannot run on this machine or with this Python, whatever is installed."""
+
+
 @dataclass(frozen=True, slots=True)
 class TritonEnvironment:
     """Where Triton's parts are, in an environment in which it can run.
@@ -77,14 +81,17 @@ class TritonEnvironment:
     def inspect(cls, folder: Path) -> TritonEnvironment:
         """Look into a virtual environment; takes a fraction of a second.
 
-        Raises ConfigurationError with one line that says why Triton cannot run from it.
+        Raises TritonCannotRunError with one line that says why Triton cannot run here at
+        all, or ConfigurationError with what is wrong with the environment.
         """
         folder = folder.absolute()  # not resolved: the interpreter's link is what makes it a venv
         if reason := platform_obstacle(sys.version_info[:2], platform.libc_ver()[1]):
-            raise ConfigurationError([reason])
+            raise TritonCannotRunError([reason])
         found = _probe(folder)
-        if reason := _package_obstacle(folder, found):
-            raise ConfigurationError([reason])
+        if reason := _python_obstacle(folder, found):
+            raise TritonCannotRunError([reason])
+        if problem := _package_problem(folder, found):
+            raise ConfigurationError([problem])
         parts = Path(found["pytriton"]) / "tritonserver"
         major, minor = found["python"]
         folders = found["library_folders"]
@@ -110,10 +117,13 @@ class TritonEnvironment:
 
 
 def obstacle(folder: Path) -> str | None:
-    """Say in one line why Triton cannot run from this virtual environment; None if it can."""
+    """Say in one line why Triton cannot run here at all; None if it can.
+
+    Raises ConfigurationError if it could, but `folder` is no environment for it.
+    """
     try:
         TritonEnvironment.inspect(folder)
-    except ConfigurationError as error:
+    except TritonCannotRunError as error:
         return error.problems[0]
     return None
 
@@ -136,7 +146,12 @@ def platform_obstacle(python: tuple[int, int], glibc: str) -> str | None:
 def _probe(folder: Path) -> dict[str, Any]:
     python = folder / "bin" / "python"
     if not python.exists():
-        raise ConfigurationError([f"there is no Triton environment at {folder} (`make setup`)"])
+        raise ConfigurationError(
+            [
+                f"there is no Triton environment at {folder}: make one (`make setup`), name it "
+                "with --triton-environment, or choose --tokenizer in-process"
+            ]
+        )
     try:
         # -I: what this process was started with must not change what is found.
         answer = subprocess.run(
@@ -155,10 +170,19 @@ def _probe(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _package_obstacle(folder: Path, found: dict[str, Any]) -> str | None:
+def _python_obstacle(folder: Path, found: dict[str, Any]) -> str | None:
     python = tuple(found["python"])
     if python > MAX_PYTHON:
         return platform_obstacle(python, platform.libc_ver()[1])
+    if not found["library_folders"] and not found["is_library_on_path"]:
+        return (
+            f"Triton needs the shared library libpython{python[0]}.{python[1]}.so.1.0, "
+            f"which the Python of {folder} does not have"
+        )
+    return None
+
+
+def _package_problem(folder: Path, found: dict[str, Any]) -> str | None:
     for module, package in (
         ("pytriton", "nvidia-pytriton"),
         ("numpy", "numpy"),
@@ -176,10 +200,5 @@ def _package_obstacle(folder: Path, found: dict[str, Any]) -> str | None:
         return (
             f"the Triton environment {folder} has e2rank-server {found['e2rank_server']}, "
             f"and this is {e2rank_server.__version__}: their prompts may differ"
-        )
-    if not found["library_folders"] and not found["is_library_on_path"]:
-        return (
-            f"Triton needs the shared library libpython{python[0]}.{python[1]}.so.1.0, "
-            f"which the Python of {folder} does not have"
         )
     return None
