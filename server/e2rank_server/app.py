@@ -47,7 +47,7 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class Prepared:
     """A profile whose files are in place."""
 
     profile: Profile
@@ -56,6 +56,7 @@ class _Prepared:
 
     @property
     def for_triton(self) -> TritonProfile:
+        """Return what Triton needs to know of it."""
         return TritonProfile(self.profile.name, self.profile.prompts, self.folder.tokenizer_json)
 
 
@@ -87,12 +88,12 @@ async def run(settings: Settings) -> None:
 async def _start(settings: Settings, stack: AsyncExitStack) -> None:
     """Open everything, leaving on `stack` how to close it."""
     started = time.monotonic()
-    _check_address(settings.listen)
-    prepared = await asyncio.to_thread(_prepare, settings)
+    check_address(settings.listen)
+    prepared = await asyncio.to_thread(prepare, settings)
     secret = settings.cache_secret or load_or_create_secret(
         settings.data_directory / "cache-secret"
     )
-    tokenizers = await _start_tokenizers(settings, prepared, stack)
+    tokenizers = await start_tokenizers(settings, prepared, stack)
     models = [
         await _start_model(settings, each, tokenizer, secret, len(prepared), stack)
         for each, tokenizer in zip(prepared, tokenizers, strict=True)
@@ -112,9 +113,13 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> None:
     logger.info("serving %s at %s after %.0f s", names, address, time.monotonic() - started)
 
 
-def _prepare(settings: Settings) -> list[_Prepared]:
-    """Load all profiles and put their files in place; blocks."""
-    prepared: list[_Prepared] = []
+def prepare(settings: Settings) -> list[Prepared]:
+    """Load all profiles and put their files in place; blocks, at first for long.
+
+    Raises:
+        ConfigurationError: a profile is wrong or named twice, or its model is not to be had.
+    """
+    prepared: list[Prepared] = []
     for name in settings.profile:
         profile = load_profile(name, settings.listwise_template)
         if any(profile.name == other.profile.name for other in prepared):
@@ -123,14 +128,18 @@ def _prepare(settings: Settings) -> list[_Prepared]:
         fingerprint = document_fingerprint(
             profile, folder.revision, folder.tokenizer_json.read_bytes()
         )
-        prepared.append(_Prepared(profile, folder, fingerprint))
+        prepared.append(Prepared(profile, folder, fingerprint))
     return prepared
 
 
-async def _start_tokenizers(
-    settings: Settings, prepared: Sequence[_Prepared], stack: AsyncExitStack
+async def start_tokenizers(
+    settings: Settings, prepared: Sequence[Prepared], stack: AsyncExitStack
 ) -> list[Tokenizer]:
-    """Return a tokenizer for each profile, of the kind that the settings ask for."""
+    """Return a tokenizer for each profile, of the kind that the settings ask for.
+
+    Raises:
+        ConfigurationError: Triton is asked for and cannot run, or its environment is wrong.
+    """
     address = settings.triton_url
     kind = settings.tokenizer
     if kind == "auto" and address is None:
@@ -140,7 +149,9 @@ async def _start_tokenizers(
             kind = "in-process"
     if kind == "in-process":
         return [
-            InProcessTokenizer(each.profile.prompts, each.folder.tokenizer_json)
+            await stack.enter_async_context(
+                InProcessTokenizer(each.profile.prompts, each.folder.tokenizer_json)
+            )
             for each in prepared
         ]
     profiles = [each.for_triton for each in prepared]
@@ -161,7 +172,7 @@ async def _start_tokenizers(
 
 async def _start_model(
     settings: Settings,
-    prepared: _Prepared,
+    prepared: Prepared,
     tokenizer: Tokenizer,
     secret: bytes,
     num_models: int,
@@ -186,7 +197,7 @@ async def _start_model(
 
 
 async def _start_embedder(
-    settings: Settings, prepared: _Prepared, stack: AsyncExitStack
+    settings: Settings, prepared: Prepared, stack: AsyncExitStack
 ) -> Embedder:
     if settings.embedder == "fake":
         return FakeEmbedder(prepared.profile.dimension)
@@ -212,8 +223,12 @@ def _limits(settings: Settings) -> GatewayLimits:
     )
 
 
-def _check_address(address: str) -> None:
-    """Fail at once, not after minutes of loading, when the port is taken."""
+def check_address(address: str) -> None:
+    """Fail at once, not after minutes of loading, when the port is taken.
+
+    Raises:
+        ConfigurationError: naming the address and the reason.
+    """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
