@@ -31,6 +31,9 @@ _BFLOAT16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 # Room in the key-value cache, in prompts of full length; on a CPU more of them at once
 # are no faster.
 _FULL_PROMPTS_IN_KV_CACHE = 2
+# Tokens computed in one step, where a prompt may be computed in parts. An aborted request
+# holds the engine to the end of the step; vLLM's 2048 are no faster on a CPU (measured).
+_CPU_STEP_TOKENS = 512
 
 _starting = threading.Lock()
 """Held while an engine starts: starting writes to the environment of the whole process."""
@@ -164,6 +167,8 @@ class EngineStart:
             for_cpu["kv_cache_memory_bytes"] = _kv_cache_bytes(
                 self._folder, self._profile.max_model_tokens
             )
+            if self._profile.pooling is Pooling.LAST:
+                for_cpu["max_num_batched_tokens"] = _CPU_STEP_TOKENS
         extension = WorkerExtension
         return AsyncEngineArgs(
             model=str(self._folder),
