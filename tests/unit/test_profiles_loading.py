@@ -101,7 +101,7 @@ def test_everything_wrong_is_reported_together(tmp_path: Path) -> None:
     assert sorted(problems_of(text, tmp_path)) == [
         "default_method: 'cosine' is none of E2RANK, COSINE",
         "dimension: True is not a positive integer",
-        "listwise.templates.plain.separator: missing; expected a string",
+        "listwise.templates.query-first.separator: missing; expected a string",
         "max_model_tokens: 0 is not a positive integer",
         "name: missing; expected a string",
         "nmae: unknown key",
@@ -141,15 +141,15 @@ def test_an_empty_file_misses_everything_required(tmp_path: Path) -> None:
             "listwise.max_tokens: 513 is more than max_model_tokens, 512",
         ),
         (
-            "prompt_documents = 8",
+            "prompt_documents = 5",
             "prompt_documents = 21",
             "listwise.prompt_documents: 21 is more than max_prompt_documents, 20",
         ),
         ('file = "model"\n', "", "source.file: missing; a package source needs it"),
         (
-            'template = "plain"',
+            'template = "query-first"',
             'template = "fancy"',
-            "listwise.template: 'fancy' is no template of it; it has plain",
+            "listwise.template: 'fancy' is no template of it; it has query-first",
         ),
         (
             "[CLS]{query}[SEP]",
@@ -165,4 +165,4 @@ def test_the_impossible_is_refused(old: str, new: str, problem: str, tmp_path: P
 
 def test_an_unknown_listwise_template_names_those_there_are(tmp_path: Path) -> None:
     [problem] = problems_of(MINILM, tmp_path, template="eval")
-    assert problem == "listwise.template: 'eval' is no template of it; it has plain"
+    assert problem == "listwise.template: 'eval' is no template of it; it has query-first"

@@ -83,14 +83,14 @@ def test_a_documents_copy_is_cut_to_the_tighter_word_limit(minilm: Path) -> None
     [document] = prompter.render_documents(["a b  c d e f"])
     assert (own_text(document), document.is_truncated) == ("a b c d e", True)
     listwise = prompter.assemble_listwise(ListwiseTexts("fox", ["a b  c d"]))
-    assert "a b c\nfox" in text_of(listwise.prompt)
+    assert "fox\na b c[SEP]" in text_of(listwise.prompt)
     assert listwise.truncated == (True,)
 
 
 def test_the_profiles_own_token_limit_of_a_copy_holds_without_a_request(minilm: Path) -> None:
     prompter = Prompter(replace(MINILM, max_prompt_document_tokens=2), minilm)
     listwise = prompter.assemble_listwise(ListwiseTexts("fox", ["a b a b", "a"]))
-    assert text_of(listwise.prompt) == "[CLS]a b\na\nfox[SEP]"
+    assert text_of(listwise.prompt) == "[CLS]fox\na b\na[SEP]"
     assert listwise.truncated == (True, False)
 
 

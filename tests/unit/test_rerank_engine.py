@@ -227,7 +227,9 @@ async def test_warnings_say_what_the_caller_should_know() -> None:
         WarningCode.INSTRUCTION_IGNORED,
     }
     wordy = documents(*(" ".join(f"{d}w{n}" for n in range(30)) for d in range(8)))
-    outcome = await rig.model.rerank(request(documents=wordy, options=E2RankOptions()))
+    outcome = await rig.model.rerank(
+        request(documents=wordy, options=E2RankOptions(prompt_documents=8))
+    )
     assert WarningCode.PROMPT_DOCUMENTS_SHRUNK in {w.code for w in outcome.warnings}
     assert outcome.usage.prompt_documents_truncated == 8
 
