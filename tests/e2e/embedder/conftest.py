@@ -42,8 +42,9 @@ async def minilm(models_directory: Path) -> AsyncIterator[RunningModel]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def smollm2(models_directory: Path) -> AsyncIterator[RunningModel]:
-    # Shorter than the model's 8192 positions, so that a full prompt takes seconds.
-    profile = dataclasses.replace(load_profile("smollm2-135m"), max_model_tokens=1024)
+    # Shorter than the model's 8192 positions, so that a full prompt takes seconds, and longer
+    # than one step, so that it is computed in parts.
+    profile = dataclasses.replace(load_profile("smollm2-135m"), max_model_tokens=640)
     async with running(profile, models_directory) as model:
         yield model
 
@@ -58,5 +59,8 @@ async def running(profile: Profile, models_directory: Path) -> AsyncIterator[Run
         (process,) = set(multiprocessing.active_children()) - others
         yield RunningModel(profile, folder, embedder, process)
     finally:
+        running_before = set(multiprocessing.active_children())
         await embedder.close()
-    assert set(multiprocessing.active_children()) <= others
+    # Not the process of the beginning, if a test has killed that.
+    (ended,) = running_before - set(multiprocessing.active_children())
+    assert ended.name == process.name
