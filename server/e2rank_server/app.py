@@ -111,6 +111,12 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> None:
         _write_address(settings.address_file, address)
     names = ", ".join(each.profile.name for each in prepared)
     logger.info("serving %s at %s after %.0f s", names, address, time.monotonic() - started)
+    logger.info(
+        'call it with: e2rank rerank "a query" documents.jsonl --address %s, '
+        "or: grpcurl -plaintext %s list",
+        address,
+        address,
+    )
 
 
 def prepare(settings: Settings) -> list[Prepared]:
