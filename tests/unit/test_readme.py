@@ -1,0 +1,50 @@
+"""The README's figures and commands are those of the project."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+QUALITY = json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text())["figures"]
+
+COLLECTIONS = {"SciFact": "scifact", "NQ (mini)": "nq_mini"}
+RANKINGS = {
+    "BM25": "bm25",
+    "dense retrieval": "all-minilm-l6-v2.dense",
+    "BM25 → `COSINE`": "all-minilm-l6-v2.bm25.cosine",
+    "BM25 → `E2RANK`": "all-minilm-l6-v2.bm25.e2rank",
+}
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_the_quality_table_says_what_the_benchmark_measured(ranking: str) -> None:
+    [row] = [line for line in README.splitlines() if line.startswith(f"| {ranking} |")]
+    shown = [cell.strip() for cell in row.strip("|").split("|")[1:]]
+    measured = [
+        f"{QUALITY[f'{collection}.{RANKINGS[ranking]}.ndcg@10']:.3f}".lstrip("0")
+        for collection in COLLECTIONS.values()
+    ]
+    assert shown == measured
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"(?:^    |`)make ([a-z-]+)", README, re.MULTILINE))
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_relative_link_of_the_documents_leads_somewhere() -> None:
+    for document in ("README.md", "CONTRIBUTING.md", "requirements/README.md"):
+        text = (ROOT / document).read_text()
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+            assert (ROOT / document).parent.joinpath(target).exists(), f"{document}: {target}"
+
+
+def test_every_shipped_profile_is_in_the_readme() -> None:
+    for profile in (ROOT / "server" / "e2rank_server" / "profiles").glob("*.toml"):
+        assert f"`{profile.stem}`" in README
