@@ -344,3 +344,35 @@ async def test_with_a_cache_without_room_answers_are_the_same() -> None:
     for _ in range(2):
         outcome = await cramped.model.rerank(request())
         assert outcome.results == expected.results
+
+
+async def test_short_prompts_of_a_model_that_takes_long_ones_run_side_by_side() -> None:
+    limits = replace(profile().prompts, max_prompt_tokens=32767, max_document_tokens=8192)
+    rig = EngineRig(profile(prompts=limits))
+    rig.embedder.hold()
+    requests = [request(query=f"q{n}", options=E2RankOptions()) for n in range(20)]
+    running = [asyncio.create_task(rig.model.rerank(each)) for each in requests]
+    await settle()
+    assert rig.gate.waiting_tokens == 0
+    rig.embedder.release()
+    await asyncio.gather(*running)
+
+
+async def test_what_a_request_is_admitted_for_grows_with_what_it_has_to_compute() -> None:
+    async def admitted(**changes: object) -> int:
+        rig = EngineRig()
+        rig.embedder.hold()
+        task = asyncio.create_task(rig.model.rerank(request(**changes)))
+        await settle()
+        tokens = rig.gate.running_tokens
+        rig.embedder.release()
+        await task
+        return tokens
+
+    short = await admitted(documents=FRUIT[:1])
+    more = await admitted(documents=FRUIT)
+    listwise = await admitted(documents=FRUIT, options=E2RankOptions())
+    long = await admitted(documents=documents("word " * 10_000), options=E2RankOptions())
+    limits = profile().prompts
+    assert short < more < listwise < long
+    assert long == limits.max_document_tokens + limits.max_prompt_tokens

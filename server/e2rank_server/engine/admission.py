@@ -16,8 +16,16 @@ from contextlib import asynccontextmanager
 
 from e2rank_server.errors import OverloadedError
 
+# English prose has 4 to 5 bytes a token in the vocabularies that are served, so
+# this errs on the side of more work.
+_BYTES_PER_TOKEN = 3
 _SMOOTHING = 0.2
 _MIN_RETRY_SECONDS = 0.1
+
+
+def estimate_tokens(num_bytes: int, max_tokens: int) -> int:
+    """Estimate the tokens of so many bytes of UTF-8, cut to `max_tokens`, without tokenizing."""
+    return min(num_bytes // _BYTES_PER_TOKEN + 1, max_tokens)
 
 
 class WorkGate:

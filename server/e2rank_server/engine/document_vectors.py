@@ -11,15 +11,13 @@ import numpy as np
 from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
 from e2rank_server.embedding_cache.keys import cache_keys
 from e2rank_server.embedding_cache.protocol import EmbeddingCache
+from e2rank_server.engine.admission import estimate_tokens
 from e2rank_server.engine.concurrency import SharedTask, run_all
 from e2rank_server.profiles.profile import Profile
 from e2rank_server.prompting.prompt import with_title
 from e2rank_server.tokenizer.protocol import TokenizedText, Tokenizer
 from e2rank_server.types import CacheTier, Document, FloatArray, InputType, TextInput
 
-# For admission only: English prose has 4 to 5 bytes a token in the vocabularies
-# that are served, so this errs on the side of more work.
-_BYTES_PER_TOKEN = 3
 # Until namespaces can be deleted, each is in its first epoch.
 _EPOCH = 0
 
@@ -48,7 +46,7 @@ class Sought:
     def estimated_tokens(self, max_document_tokens: int) -> int:
         """Estimate the tokens that embedding the missing ones takes."""
         return sum(
-            min(_num_bytes(self.documents[rows[0]]) // _BYTES_PER_TOKEN + 1, max_document_tokens)
+            estimate_tokens(num_bytes(self.documents[rows[0]]), max_document_tokens)
             for rows in self.missing.values()
         )
 
@@ -188,5 +186,6 @@ class DocumentVectors:
                 del self._in_flight[key]
 
 
-def _num_bytes(document: Document) -> int:
+def num_bytes(document: Document) -> int:
+    """Return the bytes of a document's text and title in UTF-8."""
     return len((document.text or "").encode()) + len((document.title or "").encode())

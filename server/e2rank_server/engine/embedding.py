@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
-from e2rank_server.engine.admission import WorkGate
+from e2rank_server.engine.admission import WorkGate, estimate_tokens
 from e2rank_server.engine.document_vectors import DocumentVectors
 from e2rank_server.engine.query import instruction_warnings, query_truncated_warning
 from e2rank_server.profiles.profile import Profile
@@ -86,7 +86,8 @@ class EmbeddingEngine:
         self, request: EmbedRequest, first: int, timings: Timings
     ) -> EmbedOutcome:
         inputs = request.inputs[first : first + _TEXTS_PER_PERMIT]
-        cost = len(inputs) * self._profile.prompts.max_query_tokens
+        limit = self._profile.prompts.max_query_tokens
+        cost = sum(estimate_tokens(len(each.text.encode()), limit) for each in inputs)
         async with self._gate.admit(cost, request.priority) as waited:
             timings.queue_seconds += waited
             started = time.monotonic()

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
-from e2rank_server.engine.admission import WorkGate
+from e2rank_server.engine.admission import WorkGate, estimate_tokens
 from e2rank_server.engine.concurrency import run_both
-from e2rank_server.engine.document_vectors import DocumentVectors, Found, Sought
+from e2rank_server.engine.document_vectors import DocumentVectors, Found, Sought, num_bytes
 from e2rank_server.engine.query import QueryPass, embed_query, instruction_warnings
 from e2rank_server.engine.scoring import best_first, cosine_scores, scale_first_stage_scores
 from e2rank_server.errors import FieldViolation, InvalidRequestError
@@ -98,7 +98,8 @@ class RerankEngine:
             self._check_plan(plan, request)
         sought = await self._documents.look_up(request.namespace, request.documents)
         timings.lookup_seconds = sought.lookup_seconds
-        async with self._gate.admit(self._cost(plan, sought), request.priority) as waited:
+        cost = self._cost(request, plan, sought)
+        async with self._gate.admit(cost, request.priority) as waited:
             timings.queue_seconds = waited
             vector, found = await self._embed(request, plan, sought, timings, spent)
         timings.documents_seconds = found.seconds
@@ -124,13 +125,18 @@ class RerankEngine:
         if plan.order is PromptOrder.FIRST_STAGE:
             _require_texts(request, range(plan.num_documents))
 
-    def _cost(self, plan: _ListwisePlan | None, sought: Sought) -> int:
+    def _cost(self, request: RerankRequest, plan: _ListwisePlan | None, sought: Sought) -> int:
+        """Estimate the tokens that the request's passes take together."""
         prompts = self._profile.prompts
+        query_bytes = len(request.query.encode())
         cost = sought.estimated_tokens(prompts.max_document_tokens)
         if plan is None or plan.order is PromptOrder.COSINE:
-            cost += prompts.max_query_tokens
+            cost += estimate_tokens(query_bytes, prompts.max_query_tokens)
         if plan is not None:
-            cost += prompts.max_prompt_tokens
+            # In cosine order others may be shown; they are about as long.
+            shown = request.documents[: plan.num_documents]
+            prompt_bytes = query_bytes + sum(num_bytes(document) for document in shown)
+            cost += estimate_tokens(prompt_bytes, prompts.max_prompt_tokens)
         return cost
 
     async def _embed(
