@@ -227,6 +227,11 @@ def _variables() -> dict[str, str]:
     cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
     wanted = {
         "VLLM_CPU_OMP_THREADS_BIND": cores,  # else one core is left unused
+        # vLLM keeps primitives of its own for each layer; oneDNN's cache of 1024 would keep
+        # others beside them, one for each number of tokens that ever came: in 20 minutes of
+        # all lengths MiniLM's worker grew from .8 to 2.4 GB. With this it stays at 1.2 GB,
+        # and is no slower (5,100 tokens/s instead of 5,000; measured).
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
         "TORCH_LOGS": "-all",  # errors only
