@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from e2rank_server.engine.admission import WorkGate
 from e2rank_server.errors import OverloadedError
+from tests.unit.engine_rig import settle
 
 
 async def hold(
@@ -20,12 +21,6 @@ async def hold(
     async with gate.admit(tokens, priority):
         log.append(name)
         await release.wait()
-
-
-async def settle() -> None:
-    """Let every task run until it waits for something that only the test provides."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 async def test_work_within_the_bound_does_not_wait() -> None:

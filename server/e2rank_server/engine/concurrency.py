@@ -62,12 +62,9 @@ async def run_all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 async def run_both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
     """Do as `run_all` does, for two of different types."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = group.create_task(first), group.create_task(second)
-    except BaseExceptionGroup as failures:
-        raise _first(failures) from None
-    return tasks[0].result(), tasks[1].result()
+    work: tuple[Coroutine[Any, Any, Any], ...] = (first, second)
+    one, other = await run_all(work)
+    return one, other
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

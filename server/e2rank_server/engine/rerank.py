@@ -94,8 +94,9 @@ class RerankEngine:
         started = time.monotonic()
         timings, spent = Timings(), _Spent()
         plan = self._plan(request)
-        if plan is not None:
-            self._check_plan(plan, request)
+        if plan is not None and plan.order is PromptOrder.FIRST_STAGE:
+            # What is known to fail must not cost any work first.
+            _require_texts(request, range(plan.num_documents))
         sought = await self._documents.look_up(request.namespace, request.documents)
         timings.lookup_seconds = sought.lookup_seconds
         cost = self._cost(request, plan, sought)
@@ -119,11 +120,6 @@ class RerankEngine:
             order=options.prompt_order or self._profile.prompt_order,
             scaling=options.score_scaling,
         )
-
-    def _check_plan(self, plan: _ListwisePlan, request: RerankRequest) -> None:
-        """Refuse before any work what is known to fail after it."""
-        if plan.order is PromptOrder.FIRST_STAGE:
-            _require_texts(request, range(plan.num_documents))
 
     def _cost(self, request: RerankRequest, plan: _ListwisePlan | None, sought: Sought) -> int:
         """Estimate the tokens that the request's passes take together."""
@@ -168,6 +164,7 @@ class RerankEngine:
             return query.vector, found
         order = best_first(cosine_scores(found.vectors, query.vector))
         shown_rows = order[: plan.num_documents].tolist()
+        _require_texts(request, shown_rows)
         vector = await self._embed_prompt(request, plan, shown_rows, timings, spent)
         return vector, found
 
@@ -180,7 +177,6 @@ class RerankEngine:
         spent: _Spent,
     ) -> FloatArray:
         """Embed the listwise prompt that shows the documents of `rows`, in that order."""
-        _require_texts(request, rows)
         started = time.monotonic()
         shown = [request.documents[row] for row in rows]
         prompt = await self._tokenizer.tokenize_listwise_prompt(
