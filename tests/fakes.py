@@ -23,6 +23,7 @@ from e2rank_server.types import (
     InputType,
     Method,
     ModelDescription,
+    ModelLoad,
     PromptOrder,
     RankedDocument,
     RerankOutcome,
@@ -163,6 +164,10 @@ class FakeServedModel:
         """Set once a call has arrived."""
         self.cancelled = asyncio.Event()
         """Set once a call has been cancelled."""
+
+    @property
+    def load(self) -> ModelLoad:
+        return ModelLoad(running_tokens=12, waiting_tokens=3)
 
     async def rerank(self, request: RerankRequest) -> RerankOutcome:
         await self._enter(request)

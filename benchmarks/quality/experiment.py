@@ -79,7 +79,7 @@ class Ranker:
                 timeout_seconds=_CALL_TIMEOUT_SECONDS,
             )
             advance(len(batch))
-            return answer.matrix()
+            return answer.vectors
 
         # Batches of like length waste least where an engine pads, and finish together elsewhere.
         order = sorted(range(len(documents)), key=lambda i: -len(documents[i].full_text))
@@ -116,7 +116,7 @@ class Ranker:
                 model=self.model,
                 timeout_seconds=_CALL_TIMEOUT_SECONDS,
             )
-            return answer.matrix()
+            return answer.vectors
 
         batches = _batches(list(self.collection.queries.values()), _EMBED_BATCH)
         return np.concatenate(await _in_flight(embed, batches))

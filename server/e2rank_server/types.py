@@ -68,6 +68,7 @@ class EmbedderBackend(StrEnum):
     """What turns token ids into vectors."""
 
     VLLM_IN_PROCESS = "VLLM_IN_PROCESS"
+    VLLM_REMOTE = "VLLM_REMOTE"
     FAKE = "FAKE"
 
 
@@ -242,3 +243,11 @@ class ModelDescription:
     max_prompt_tokens: int
     default_prompt_documents: int
     max_prompt_documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoad:
+    """How much work a model has: estimated tokens that run, and that wait to."""
+
+    running_tokens: int
+    waiting_tokens: int

@@ -63,7 +63,7 @@ def test_both_models_are_served_by_name(server_address: str) -> None:
 def test_an_embedding_given_back_scores_as_if_it_were_computed(server_address: str) -> None:
     with E2RankClient(server_address) as client:
         embedded = client.embed(PLANTS, input_type="DOCUMENT")
-        given = [Document(vector=each.vector) for each in embedded.embeddings]
+        given = [Document(vector=embedded.vector(row)) for row in range(len(PLANTS))]
         computed = client.rerank("sugar", PLANTS, method="COSINE")
         supplied = client.rerank("sugar", given, method="COSINE")
     assert [result.index for result in supplied.results] == [r.index for r in computed.results]

@@ -37,6 +37,7 @@ from e2rank_client import (
     InvalidRequestError,
     MessageTooLargeError,
     Method,
+    ModelLoad,
     ModelMismatchError,
     OverloadedError,
     PromptOrder,
@@ -263,19 +264,14 @@ async def test_embed_returns_float32_vectors_that_view_the_message(
 ) -> None:
     values = np.array([[1, 0, 0], [0, 0.6, 0.8]], "<f4")
     server.answer = embedding_pb2.EmbedResponse(
-        embeddings=[
-            embedding_pb2.Embedding(
-                vector=types_pb2.Vector(
-                    data=row.tobytes(),
-                    encoding=types_pb2.VECTOR_ENCODING_FLOAT32,
-                    dimension=3,
-                    model_fingerprint="f1",
-                ),
-                truncated=True,
-                cache_tier=types_pb2.CACHE_TIER_COMPUTED,
-            )
-            for row in values
-        ],
+        vectors=types_pb2.VectorMatrix(
+            data=values.tobytes(),
+            encoding=types_pb2.VECTOR_ENCODING_FLOAT32,
+            dimension=3,
+            model_fingerprint="f1",
+        ),
+        truncated=[True, False],
+        cache_tiers=[types_pb2.CACHE_TIER_COMPUTED, types_pb2.CACHE_TIER_MEMORY],
         model=IDENTITY,
     )
 
@@ -286,26 +282,34 @@ async def test_embed_returns_float32_vectors_that_view_the_message(
         ("b", "", False),
     ]
     assert server.request.input_type == embedding_pb2.INPUT_TYPE_DOCUMENT
-    first = answer.embeddings[0]
-    assert first.vector.values.base is not None  # a view, not a copy
-    assert first.vector.model_fingerprint == "f1"
-    assert first.truncated
-    np.testing.assert_array_equal(answer.matrix(), values)
-    assert answer.matrix().dtype == np.float32
+    assert answer.vectors.base is not None  # a view, not a copy
+    assert answer.vectors.dtype == np.float32
+    np.testing.assert_array_equal(answer.vectors, values)
+    np.testing.assert_array_equal(answer.vector(1).values, values[1])
+    assert answer.vector(1).model_fingerprint == answer.model.fingerprint
+    assert answer.truncated == (True, False)
+    assert answer.cache_tiers == (CacheTier.COMPUTED, CacheTier.MEMORY)
 
 
 @pytest.mark.parametrize(
-    "vector",
+    ("vectors", "truncated", "tiers"),
     [
-        types_pb2.Vector(data=b"\0" * 7, encoding=types_pb2.VECTOR_ENCODING_FLOAT32, dimension=2),
-        types_pb2.Vector(data=b"\0" * 8, encoding=99, dimension=2),
+        (types_pb2.VectorMatrix(data=b"\0" * 7, encoding=1, dimension=2), [False], [2]),
+        (types_pb2.VectorMatrix(data=b"\0" * 8, encoding=99, dimension=2), [False], [2]),
+        (types_pb2.VectorMatrix(data=b"\0" * 8, encoding=1, dimension=2), [False] * 2, [2, 2]),
+        (types_pb2.VectorMatrix(data=b"\0" * 8, encoding=1, dimension=2), [False], []),
     ],
 )
-async def test_a_vector_that_breaks_the_contract_is_an_error(
-    server: CannedServer, client: Any, vector: types_pb2.Vector
+async def test_vectors_that_break_the_contract_are_an_error(
+    server: CannedServer,
+    client: Any,
+    vectors: types_pb2.VectorMatrix,
+    truncated: list[bool],
+    tiers: list[int],
 ) -> None:
-    embedding = embedding_pb2.Embedding(vector=vector)
-    server.answer = embedding_pb2.EmbedResponse(embeddings=[embedding])
+    server.answer = embedding_pb2.EmbedResponse(
+        vectors=vectors, truncated=truncated, cache_tiers=tiers
+    )
     with pytest.raises(ServerError, match="unreadable answer"):
         await client.embed(["a"], input_type="QUERY")
 
@@ -324,6 +328,7 @@ async def test_models_are_described(server: CannedServer, client: Any) -> None:
         default_prompt_order=rerank_pb2.PROMPT_ORDER_FIRST_STAGE,
         compute_dtype="float32",
         limits=model_pb2.ModelLimits(max_documents_per_request=10, max_prompt_documents=4),
+        load=model_pb2.ModelLoad(is_serving=True, running_tokens=12),
     )
     server.answer = model_pb2.GetModelResponse(model=wire)
     model = await client.get_model("small")
@@ -336,6 +341,7 @@ async def test_models_are_described(server: CannedServer, client: Any) -> None:
     assert model.default_method is Method.E2RANK
     assert model.default_prompt_order is PromptOrder.FIRST_STAGE
     assert model.limits.max_documents_per_request == 10
+    assert model.load == ModelLoad(is_serving=True, running_tokens=12, waiting_tokens=0)
 
     server.answer = model_pb2.ListModelsResponse(models=[wire, wire])
     assert await client.list_models() == (model, model)

@@ -15,6 +15,7 @@ from e2rank_server.types import (
     Document,
     EmbedderBackend,
     Method,
+    ModelLoad,
     PromptOrder,
     RankedDocument,
     RerankOutcome,
@@ -71,7 +72,7 @@ def test_every_backend_and_order_is_in_the_contract(
         embedder_backend=embedder,
         default_prompt_order=order,
     )
-    model = encode_model(description, GatewayLimits())
+    model = encode_model(description, GatewayLimits(), ModelLoad(0, 0), is_serving=True)
     identity = model.identity
     assert types_pb2.TokenizerBackend.Name(identity.tokenizer_backend).endswith(tokenizer)
     assert types_pb2.EmbedderBackend.Name(identity.embedder_backend).endswith(embedder)

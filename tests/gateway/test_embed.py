@@ -26,13 +26,12 @@ async def test_vectors_come_in_the_encoding_asked_for(
     gateway: Gateway, asked: int, given: int, dtype: str
 ) -> None:
     answer = await gateway.embed(embed_request(encoding=asked))
-    assert len(answer.embeddings) == 2
-    for embedding in answer.embeddings:
-        vector = embedding.vector
-        assert vector.encoding == given
-        assert (vector.dimension, vector.model_fingerprint) == (4, "fingerprint-1")
-        assert np.frombuffer(vector.data, dtype).tolist() == [1.0, 0.0, 0.0, 0.0]
-        assert embedding.cache_tier == types_pb2.CACHE_TIER_MEMORY
+    vectors = answer.vectors
+    assert vectors.encoding == given
+    assert (vectors.dimension, vectors.model_fingerprint) == (4, "fingerprint-1")
+    assert np.frombuffer(vectors.data, dtype).reshape(2, 4).tolist() == [[1.0, 0.0, 0.0, 0.0]] * 2
+    assert answer.cache_tiers == [types_pb2.CACHE_TIER_MEMORY] * 2
+    assert answer.truncated == [False, False]
     assert answer.usage == embedding_pb2.EmbedUsage(tokens=5, inputs_cached=2)
     assert answer.timings.total.ToMilliseconds() == 500
     assert answer.model.profile == "fake-model"
@@ -41,7 +40,10 @@ async def test_vectors_come_in_the_encoding_asked_for(
 async def test_embedded_vector_is_accepted_back_as_a_documents_vector(gateway: Gateway) -> None:
     answer = await gateway.embed(embed_request())
     request = rerank_request(1)
-    request.documents[0].vector.CopyFrom(answer.embeddings[0].vector)
+    row = answer.vectors.data[16:32]
+    vector = types_pb2.Vector(data=row, encoding="VECTOR_ENCODING_FLOAT32", dimension=4)
+    vector.model_fingerprint = answer.vectors.model_fingerprint
+    request.documents[0].vector.CopyFrom(vector)
     await gateway.rerank(request)
     assert gateway.model.requests[1].documents[0].vector.tolist() == [1.0, 0.0, 0.0, 0.0]
 

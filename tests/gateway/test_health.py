@@ -11,6 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
+from e2rank.v1 import model_pb2
 from e2rank_server.gateway.server import SERVICES, GatewayServer
 from tests.fakes import DESCRIPTION, FakeServedModel
 from tests.gateway.running_gateway import LIMITS, Gateway
@@ -111,7 +112,7 @@ async def test_monitor_outlives_a_check_that_raises_something_else(gateway: Gate
     assert await watcher.next() == SERVING
 
 
-async def test_one_unhealthy_model_of_two_is_not_serving() -> None:
+async def test_each_model_has_a_health_of_its_own_and_the_server_serves_while_any_does() -> None:
     first = FakeServedModel()
     second = FakeServedModel(replace(DESCRIPTION, profile="second"))
     second.is_healthy = False
@@ -123,10 +124,21 @@ async def test_one_unhealthy_model_of_two_is_not_serving() -> None:
         health_interval_seconds=0.01,
     )
     async with grpc.aio.insecure_channel(await server.start()) as channel:
-        watcher = Watcher(Gateway(server, first, "", channel))
-        assert await watcher.next() == NOT_SERVING
+        client = Gateway(server, first, "", channel)
+        watchers = [Watcher(client, name) for name in ("", "models/fake-model", "models/second")]
+        everything, good, bad = watchers
+        await everything.until(SERVING)
+        await good.until(SERVING)
+        assert await bad.next() == NOT_SERVING
         second.is_healthy = True
-        assert await watcher.next() == SERVING
+        assert await bad.next() == SERVING
+        first.is_healthy = False
+        assert await good.next() == NOT_SERVING
+        assert await client.is_serving()
+        listed = (await client.models.ListModels(model_pb2.ListModelsRequest())).models
+        assert [model.load.is_serving for model in listed] == [False, True]
+        second.is_healthy = False
+        assert await everything.next() == NOT_SERVING
     await server.stop(0)
 
 

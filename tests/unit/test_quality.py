@@ -25,10 +25,9 @@ from e2rank_client import (
     EmbedResult,
     RerankResult,
     UnavailableError,
-    Vector,
 )
 from e2rank_client.errors import FailedCall
-from e2rank_client.types import CacheTier, Embedding, RankedDocument
+from e2rank_client.types import CacheTier, RankedDocument
 
 COLORS = ("red", "green", "blue")
 
@@ -62,10 +61,8 @@ class StubClient:
         await asyncio.sleep(0)
         self.running -= 1
         full = [f"{t or ''} {x}" for t, x in zip(titles or [None] * len(texts), texts, strict=True)]
-        embeddings = [
-            Embedding(Vector(vector_of(text), "f"), False, CacheTier.COMPUTED) for text in full
-        ]
-        return EmbedResult(embeddings, None, None, None, ())  # type: ignore[arg-type]
+        vectors = np.stack([vector_of(text) for text in full])
+        return EmbedResult(vectors, (), (), None, None, None, ())  # type: ignore[arg-type]
 
     async def rerank(
         self, query: str, documents: Sequence[Document], *, method: Any, **_: Any

@@ -77,6 +77,7 @@ class EmbedderBackend(StrEnum):
 
     UNRECOGNISED = "UNRECOGNISED"
     VLLM_IN_PROCESS = "VLLM_IN_PROCESS"
+    VLLM_REMOTE = "VLLM_REMOTE"
     FAKE = "FAKE"
 
 
@@ -213,19 +214,6 @@ class RerankResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedding:
-    """The embedding of one text.
-
-    `truncated` says that the text exceeded the model's limit and was cut at
-    its end; it is False for a vector from the cache.
-    """
-
-    vector: Vector
-    truncated: bool
-    cache_tier: CacheTier
-
-
-@dataclass(frozen=True, slots=True)
 class EmbedUsage:
     """What the answer cost; EmbedUsage in protos/e2rank/v1/embedding.proto explains each count."""
 
@@ -246,19 +234,27 @@ class EmbedTimings:
     embed_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class EmbedResult:
-    """The answer to `embed`: one embedding a text, in its order, L2-normalised."""
+    """The answer to `embed`.
 
-    embeddings: Sequence[Embedding]
+    `vectors` is float32 [texts, dimension], a row a text in its order,
+    L2-normalised; it views the answer's bytes and is read-only. `truncated`
+    says of each text whether it exceeded the model's limit and was cut at its
+    end; it is False for a vector from the cache.
+    """
+
+    vectors: FloatArray
+    truncated: Sequence[bool]
+    cache_tiers: Sequence[CacheTier]
     usage: EmbedUsage
     timings: EmbedTimings
     model: ModelIdentity
     warnings: Sequence[AnswerWarning]
 
-    def matrix(self) -> FloatArray:
-        """Copy the vectors into one array: float32 [texts, dimension]."""
-        return np.stack([embedding.vector.values for embedding in self.embeddings])
+    def vector(self, index: int) -> Vector:
+        """Return one text's embedding as a document brings it to `rerank`."""
+        return Vector(self.vectors[index], self.model.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +274,15 @@ class ModelLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelLoad:
+    """How a model is doing in the gateway process that answered, in estimated tokens of work."""
+
+    is_serving: bool
+    running_tokens: int
+    waiting_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A profile that the server serves."""
 
@@ -288,3 +293,4 @@ class Model:
     default_prompt_order: PromptOrder
     compute_dtype: str
     limits: ModelLimits
+    load: ModelLoad

@@ -17,14 +17,15 @@ from e2rank_client.types import (
     Document,
     E2RankOptions,
     EmbedderBackend,
-    Embedding,
     EmbedResult,
     EmbedTimings,
     EmbedUsage,
+    FloatArray,
     Method,
     Model,
     ModelIdentity,
     ModelLimits,
+    ModelLoad,
     PromptOrder,
     RankedDocument,
     RerankResult,
@@ -85,16 +86,22 @@ def e2rank_options_to_wire(options: E2RankOptions) -> rerank_pb2.E2RankOptions:
 
 def vector_from_wire(wire: types_pb2.Vector) -> Vector:
     """Decode; float32 elements are a read-only view of the message's bytes."""
+    return Vector(_rows(wire, 1)[0], wire.model_fingerprint)
+
+
+def _rows(wire: types_pb2.Vector | types_pb2.VectorMatrix, number: int) -> FloatArray:
+    """Decode float32 [number, dimension], a read-only view if it was sent as float32."""
     element = _ELEMENT_TYPES.get(wire.encoding)
     if element is None:
         raise unreadable_answer(f"unknown vector encoding {wire.encoding}")
-    if len(wire.data) != wire.dimension * element.itemsize:
+    data = wire.data
+    if len(data) != number * wire.dimension * element.itemsize:
         raise unreadable_answer(
-            f"a vector of {len(wire.data)} bytes cannot have {wire.dimension} elements "
+            f"{len(data)} bytes cannot be {number} vectors of {wire.dimension} elements "
             f"of {element.itemsize} bytes"
         )
-    values = np.frombuffer(wire.data, dtype=element)
-    return Vector(values.astype(np.float32, copy=False), wire.model_fingerprint)
+    values = np.frombuffer(data, dtype=element).reshape(number, wire.dimension)
+    return values.astype(np.float32, copy=False)
 
 
 def rerank_result_from_wire(wire: rerank_pb2.RerankResponse) -> RerankResult:
@@ -112,15 +119,23 @@ def rerank_result_from_wire(wire: rerank_pb2.RerankResponse) -> RerankResult:
 def embed_result_from_wire(wire: embedding_pb2.EmbedResponse) -> EmbedResult:
     """Decode the answer of Embed."""
     return EmbedResult(
-        embeddings=tuple(
-            Embedding(vector_from_wire(e.vector), e.truncated, _cache_tier(e.cache_tier))
-            for e in wire.embeddings
-        ),
+        vectors=_matrix(wire),
+        truncated=tuple(wire.truncated),
+        cache_tiers=tuple(map(_cache_tier, wire.cache_tiers)),
         usage=EmbedUsage(**_counts(wire.usage)),
         timings=EmbedTimings(**_seconds(wire.timings)),
         model=_identity(wire.model),
         warnings=_warnings(wire.warnings),
     )
+
+
+def _matrix(wire: embedding_pb2.EmbedResponse) -> FloatArray:
+    if len(wire.truncated) != len(wire.cache_tiers):
+        raise unreadable_answer(
+            f"{len(wire.truncated)} cut marks and {len(wire.cache_tiers)} cache tiers "
+            "cannot be of the same texts"
+        )
+    return _rows(wire.vectors, len(wire.truncated))
 
 
 def model_from_wire(wire: model_pb2.Model) -> Model:
@@ -136,7 +151,12 @@ def model_from_wire(wire: model_pb2.Model) -> Model:
         default_prompt_order=_enum(PromptOrder, rerank_pb2.PromptOrder, "PROMPT_ORDER_", order),
         compute_dtype=wire.compute_dtype,
         limits=ModelLimits(**_counts(wire.limits)),
+        load=_load(wire.load),
     )
+
+
+def _load(wire: model_pb2.ModelLoad) -> ModelLoad:
+    return ModelLoad(wire.is_serving, wire.running_tokens, wire.waiting_tokens)
 
 
 def _ranked_document(wire: rerank_pb2.RerankResult) -> RankedDocument:

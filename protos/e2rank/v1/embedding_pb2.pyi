@@ -47,28 +47,22 @@ class TextInput(_message.Message):
     def __init__(self, text: _Optional[str] = ..., title: _Optional[str] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
-    __slots__ = ("embeddings", "usage", "timings", "model", "warnings")
-    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("vectors", "truncated", "cache_tiers", "usage", "timings", "model", "warnings")
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    CACHE_TIERS_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
-    embeddings: _containers.RepeatedCompositeFieldContainer[Embedding]
+    vectors: _types_pb2.VectorMatrix
+    truncated: _containers.RepeatedScalarFieldContainer[bool]
+    cache_tiers: _containers.RepeatedScalarFieldContainer[_types_pb2.CacheTier]
     usage: EmbedUsage
     timings: EmbedTimings
     model: _types_pb2.ModelIdentity
     warnings: _containers.RepeatedCompositeFieldContainer[_types_pb2.Warning]
-    def __init__(self, embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ..., usage: _Optional[_Union[EmbedUsage, _Mapping]] = ..., timings: _Optional[_Union[EmbedTimings, _Mapping]] = ..., model: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[_types_pb2.Warning, _Mapping]]] = ...) -> None: ...
-
-class Embedding(_message.Message):
-    __slots__ = ("vector", "truncated", "cache_tier")
-    VECTOR_FIELD_NUMBER: _ClassVar[int]
-    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
-    CACHE_TIER_FIELD_NUMBER: _ClassVar[int]
-    vector: _types_pb2.Vector
-    truncated: bool
-    cache_tier: _types_pb2.CacheTier
-    def __init__(self, vector: _Optional[_Union[_types_pb2.Vector, _Mapping]] = ..., truncated: bool = ..., cache_tier: _Optional[_Union[_types_pb2.CacheTier, str]] = ...) -> None: ...
+    def __init__(self, vectors: _Optional[_Union[_types_pb2.VectorMatrix, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ..., cache_tiers: _Optional[_Iterable[_Union[_types_pb2.CacheTier, str]]] = ..., usage: _Optional[_Union[EmbedUsage, _Mapping]] = ..., timings: _Optional[_Union[EmbedTimings, _Mapping]] = ..., model: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[_types_pb2.Warning, _Mapping]]] = ...) -> None: ...
 
 class EmbedUsage(_message.Message):
     __slots__ = ("tokens", "inputs_cached", "inputs_embedded", "inputs_truncated")

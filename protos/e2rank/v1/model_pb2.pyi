@@ -31,7 +31,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("identity", "dimension", "trained_for_listwise", "default_method", "default_prompt_order", "compute_dtype", "limits")
+    __slots__ = ("identity", "dimension", "trained_for_listwise", "default_method", "default_prompt_order", "compute_dtype", "limits", "load")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
     TRAINED_FOR_LISTWISE_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class Model(_message.Message):
     DEFAULT_PROMPT_ORDER_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_DTYPE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
     identity: _types_pb2.ModelIdentity
     dimension: int
     trained_for_listwise: bool
@@ -46,7 +47,18 @@ class Model(_message.Message):
     default_prompt_order: _rerank_pb2.PromptOrder
     compute_dtype: str
     limits: ModelLimits
-    def __init__(self, identity: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., dimension: _Optional[int] = ..., trained_for_listwise: bool = ..., default_method: _Optional[_Union[_rerank_pb2.RerankMethod, str]] = ..., default_prompt_order: _Optional[_Union[_rerank_pb2.PromptOrder, str]] = ..., compute_dtype: _Optional[str] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ...) -> None: ...
+    load: ModelLoad
+    def __init__(self, identity: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., dimension: _Optional[int] = ..., trained_for_listwise: bool = ..., default_method: _Optional[_Union[_rerank_pb2.RerankMethod, str]] = ..., default_prompt_order: _Optional[_Union[_rerank_pb2.PromptOrder, str]] = ..., compute_dtype: _Optional[str] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ..., load: _Optional[_Union[ModelLoad, _Mapping]] = ...) -> None: ...
+
+class ModelLoad(_message.Message):
+    __slots__ = ("is_serving", "running_tokens", "waiting_tokens")
+    IS_SERVING_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    is_serving: bool
+    running_tokens: int
+    waiting_tokens: int
+    def __init__(self, is_serving: bool = ..., running_tokens: _Optional[int] = ..., waiting_tokens: _Optional[int] = ...) -> None: ...
 
 class ModelLimits(_message.Message):
     __slots__ = ("max_documents_per_request", "max_inputs_per_request", "max_query_bytes", "max_document_bytes", "max_request_bytes", "max_query_tokens", "max_document_tokens", "max_prompt_tokens", "default_prompt_documents", "max_prompt_documents")

@@ -24,27 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65\x32rank/v1/types.proto\x12\te2rank.v1\"q\n\x06Vector\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12+\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x19.e2rank.v1.VectorEncoding\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x19\n\x11model_fingerprint\x18\x04 \x01(\t\"\xcf\x01\n\rModelIdentity\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x18\n\x10template_version\x18\x04 \x01(\t\x12\x36\n\x11tokenizer_backend\x18\x05 \x01(\x0e\x32\x1b.e2rank.v1.TokenizerBackend\x12\x34\n\x10\x65mbedder_backend\x18\x06 \x01(\x0e\x32\x1a.e2rank.v1.EmbedderBackend\"@\n\x07Warning\x12$\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x16.e2rank.v1.WarningCode\x12\x0f\n\x07message\x18\x02 \x01(\t*k\n\x0eVectorEncoding\x12\x1f\n\x1bVECTOR_ENCODING_UNSPECIFIED\x10\x00\x12\x1b\n\x17VECTOR_ENCODING_FLOAT32\x10\x01\x12\x1b\n\x17VECTOR_ENCODING_FLOAT16\x10\x02*u\n\x10TokenizerBackend\x12!\n\x1dTOKENIZER_BACKEND_UNSPECIFIED\x10\x00\x12 \n\x1cTOKENIZER_BACKEND_IN_PROCESS\x10\x01\x12\x1c\n\x18TOKENIZER_BACKEND_TRITON\x10\x02*t\n\x0f\x45mbedderBackend\x12 \n\x1c\x45MBEDDER_BACKEND_UNSPECIFIED\x10\x00\x12$\n EMBEDDER_BACKEND_VLLM_IN_PROCESS\x10\x01\x12\x19\n\x15\x45MBEDDER_BACKEND_FAKE\x10\x02*\x82\x02\n\x0bWarningCode\x12\x1c\n\x18WARNING_CODE_UNSPECIFIED\x10\x00\x12\x31\n-WARNING_CODE_PROFILE_NOT_TRAINED_FOR_LISTWISE\x10\x01\x12 \n\x1cWARNING_CODE_QUERY_TRUNCATED\x10\x02\x12$\n WARNING_CODE_INSTRUCTION_IGNORED\x10\x03\x12(\n$WARNING_CODE_PROMPT_DOCUMENTS_SHRUNK\x10\x04\x12\x30\n,WARNING_CODE_FIRST_STAGE_SCORES_EXPERIMENTAL\x10\x05*n\n\tCacheTier\x12\x1a\n\x16\x43\x41\x43HE_TIER_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41\x43HE_TIER_CALLER\x10\x01\x12\x15\n\x11\x43\x41\x43HE_TIER_MEMORY\x10\x02\x12\x17\n\x13\x43\x41\x43HE_TIER_COMPUTED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65\x32rank/v1/types.proto\x12\te2rank.v1\"q\n\x06Vector\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12+\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x19.e2rank.v1.VectorEncoding\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x19\n\x11model_fingerprint\x18\x04 \x01(\t\"w\n\x0cVectorMatrix\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12+\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x19.e2rank.v1.VectorEncoding\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x19\n\x11model_fingerprint\x18\x04 \x01(\t\"\xcf\x01\n\rModelIdentity\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x18\n\x10template_version\x18\x04 \x01(\t\x12\x36\n\x11tokenizer_backend\x18\x05 \x01(\x0e\x32\x1b.e2rank.v1.TokenizerBackend\x12\x34\n\x10\x65mbedder_backend\x18\x06 \x01(\x0e\x32\x1a.e2rank.v1.EmbedderBackend\"@\n\x07Warning\x12$\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x16.e2rank.v1.WarningCode\x12\x0f\n\x07message\x18\x02 \x01(\t*k\n\x0eVectorEncoding\x12\x1f\n\x1bVECTOR_ENCODING_UNSPECIFIED\x10\x00\x12\x1b\n\x17VECTOR_ENCODING_FLOAT32\x10\x01\x12\x1b\n\x17VECTOR_ENCODING_FLOAT16\x10\x02*u\n\x10TokenizerBackend\x12!\n\x1dTOKENIZER_BACKEND_UNSPECIFIED\x10\x00\x12 \n\x1cTOKENIZER_BACKEND_IN_PROCESS\x10\x01\x12\x1c\n\x18TOKENIZER_BACKEND_TRITON\x10\x02*\x96\x01\n\x0f\x45mbedderBackend\x12 \n\x1c\x45MBEDDER_BACKEND_UNSPECIFIED\x10\x00\x12$\n EMBEDDER_BACKEND_VLLM_IN_PROCESS\x10\x01\x12\x19\n\x15\x45MBEDDER_BACKEND_FAKE\x10\x02\x12 \n\x1c\x45MBEDDER_BACKEND_VLLM_REMOTE\x10\x03*\x82\x02\n\x0bWarningCode\x12\x1c\n\x18WARNING_CODE_UNSPECIFIED\x10\x00\x12\x31\n-WARNING_CODE_PROFILE_NOT_TRAINED_FOR_LISTWISE\x10\x01\x12 \n\x1cWARNING_CODE_QUERY_TRUNCATED\x10\x02\x12$\n WARNING_CODE_INSTRUCTION_IGNORED\x10\x03\x12(\n$WARNING_CODE_PROMPT_DOCUMENTS_SHRUNK\x10\x04\x12\x30\n,WARNING_CODE_FIRST_STAGE_SCORES_EXPERIMENTAL\x10\x05*n\n\tCacheTier\x12\x1a\n\x16\x43\x41\x43HE_TIER_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41\x43HE_TIER_CALLER\x10\x01\x12\x15\n\x11\x43\x41\x43HE_TIER_MEMORY\x10\x02\x12\x17\n\x13\x43\x41\x43HE_TIER_COMPUTED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'e2rank.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VECTORENCODING']._serialized_start=427
-  _globals['_VECTORENCODING']._serialized_end=534
-  _globals['_TOKENIZERBACKEND']._serialized_start=536
-  _globals['_TOKENIZERBACKEND']._serialized_end=653
-  _globals['_EMBEDDERBACKEND']._serialized_start=655
-  _globals['_EMBEDDERBACKEND']._serialized_end=771
-  _globals['_WARNINGCODE']._serialized_start=774
-  _globals['_WARNINGCODE']._serialized_end=1032
-  _globals['_CACHETIER']._serialized_start=1034
-  _globals['_CACHETIER']._serialized_end=1144
+  _globals['_VECTORENCODING']._serialized_start=548
+  _globals['_VECTORENCODING']._serialized_end=655
+  _globals['_TOKENIZERBACKEND']._serialized_start=657
+  _globals['_TOKENIZERBACKEND']._serialized_end=774
+  _globals['_EMBEDDERBACKEND']._serialized_start=777
+  _globals['_EMBEDDERBACKEND']._serialized_end=927
+  _globals['_WARNINGCODE']._serialized_start=930
+  _globals['_WARNINGCODE']._serialized_end=1188
+  _globals['_CACHETIER']._serialized_start=1190
+  _globals['_CACHETIER']._serialized_end=1300
   _globals['_VECTOR']._serialized_start=36
   _globals['_VECTOR']._serialized_end=149
-  _globals['_MODELIDENTITY']._serialized_start=152
-  _globals['_MODELIDENTITY']._serialized_end=359
-  _globals['_WARNING']._serialized_start=361
-  _globals['_WARNING']._serialized_end=425
+  _globals['_VECTORMATRIX']._serialized_start=151
+  _globals['_VECTORMATRIX']._serialized_end=270
+  _globals['_MODELIDENTITY']._serialized_start=273
+  _globals['_MODELIDENTITY']._serialized_end=480
+  _globals['_WARNING']._serialized_start=482
+  _globals['_WARNING']._serialized_end=546
 # @@protoc_insertion_point(module_scope)

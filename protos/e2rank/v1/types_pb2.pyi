@@ -22,6 +22,7 @@ class EmbedderBackend(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EMBEDDER_BACKEND_UNSPECIFIED: _ClassVar[EmbedderBackend]
     EMBEDDER_BACKEND_VLLM_IN_PROCESS: _ClassVar[EmbedderBackend]
     EMBEDDER_BACKEND_FAKE: _ClassVar[EmbedderBackend]
+    EMBEDDER_BACKEND_VLLM_REMOTE: _ClassVar[EmbedderBackend]
 
 class WarningCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -47,6 +48,7 @@ TOKENIZER_BACKEND_TRITON: TokenizerBackend
 EMBEDDER_BACKEND_UNSPECIFIED: EmbedderBackend
 EMBEDDER_BACKEND_VLLM_IN_PROCESS: EmbedderBackend
 EMBEDDER_BACKEND_FAKE: EmbedderBackend
+EMBEDDER_BACKEND_VLLM_REMOTE: EmbedderBackend
 WARNING_CODE_UNSPECIFIED: WarningCode
 WARNING_CODE_PROFILE_NOT_TRAINED_FOR_LISTWISE: WarningCode
 WARNING_CODE_QUERY_TRUNCATED: WarningCode
@@ -59,6 +61,18 @@ CACHE_TIER_MEMORY: CacheTier
 CACHE_TIER_COMPUTED: CacheTier
 
 class Vector(_message.Message):
+    __slots__ = ("data", "encoding", "dimension", "model_fingerprint")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    encoding: VectorEncoding
+    dimension: int
+    model_fingerprint: str
+    def __init__(self, data: _Optional[bytes] = ..., encoding: _Optional[_Union[VectorEncoding, str]] = ..., dimension: _Optional[int] = ..., model_fingerprint: _Optional[str] = ...) -> None: ...
+
+class VectorMatrix(_message.Message):
     __slots__ = ("data", "encoding", "dimension", "model_fingerprint")
     DATA_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]

@@ -17,6 +17,7 @@ from e2rank_server.types import (
     EmbedOutcome,
     EmbedRequest,
     ModelDescription,
+    ModelLoad,
     RerankOutcome,
     RerankRequest,
 )
@@ -50,9 +51,15 @@ class ServedModel:
         self.description = _describe(profile, revision, fingerprint, tokenizer, embedder)
         self._tokenizer = tokenizer
         self._embedder = embedder
+        self._gate = gate
         documents = DocumentVectors(profile, fingerprint, tokenizer, embedder, cache, secret)
         self._reranking = RerankEngine(profile, tokenizer, embedder, documents, gate)
         self._embedding = EmbeddingEngine(profile, tokenizer, embedder, documents, gate)
+
+    @property
+    def load(self) -> ModelLoad:
+        """How much work the model has now."""
+        return ModelLoad(self._gate.running_tokens, self._gate.waiting_tokens)
 
     async def rerank(self, request: RerankRequest) -> RerankOutcome:
         """See `RerankEngine.rerank`."""

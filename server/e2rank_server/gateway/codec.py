@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
 from e2rank.v1 import embedding_pb2, model_pb2, rerank_pb2, types_pb2
 from e2rank_server.gateway.limits import GatewayLimits
-from e2rank_server.gateway.vector_codec import check_encoding, decode_vectors, encode_vectors
+from e2rank_server.gateway.vector_codec import check_encoding, decode_vectors, encode_matrix
 from e2rank_server.gateway.violations import Violations, utf8_length
 from e2rank_server.types import (
     AnswerWarning,
@@ -27,6 +27,7 @@ from e2rank_server.types import (
     EmbedRequest,
     InputType,
     ModelDescription,
+    ModelLoad,
     PromptOrder,
     RerankOutcome,
     RerankRequest,
@@ -55,7 +56,10 @@ _INPUT_TYPES: Mapping[int, InputType] = {
 }
 
 
-_TIERS = {tier: types_pb2.CacheTier.Value(f"CACHE_TIER_{tier}") for tier in CacheTier}
+# Any: the stubs let Value return an int, which repeated fields then refuse.
+_TIERS: Mapping[CacheTier, Any] = {
+    tier: types_pb2.CacheTier.Value(f"CACHE_TIER_{tier}") for tier in CacheTier
+}
 
 
 def decode_rerank_request(
@@ -183,18 +187,10 @@ def encode_embed_response(
         ),
         model=_encode_identity(model),
         warnings=_encode_warnings(outcome.warnings),
+        truncated=outcome.truncated,
+        cache_tiers=[_TIERS[tier] for tier in outcome.cache_tiers],
     )
-    for data, truncated, tier in zip(
-        encode_vectors(outcome.vectors, encoding),
-        outcome.truncated,
-        outcome.cache_tiers,
-        strict=True,
-    ):
-        embedding = response.embeddings.add(truncated=truncated, cache_tier=_TIERS[tier])
-        embedding.vector.data = data
-        embedding.vector.encoding = encoding
-        embedding.vector.dimension = model.dimension
-        embedding.vector.model_fingerprint = model.fingerprint
+    encode_matrix(response.vectors, outcome.vectors, encoding, model)
     timings = outcome.timings
     _fill_duration(response.timings.total, timings.total_seconds)
     _fill_duration(response.timings.queue, timings.queue_seconds)
@@ -204,7 +200,9 @@ def encode_embed_response(
     return response
 
 
-def encode_model(model: ModelDescription, limits: GatewayLimits) -> model_pb2.Model:
+def encode_model(
+    model: ModelDescription, limits: GatewayLimits, load: ModelLoad, *, is_serving: bool
+) -> model_pb2.Model:
     """Convert what GetModel says of `model`."""
     return model_pb2.Model(
         identity=_encode_identity(model),
@@ -224,6 +222,11 @@ def encode_model(model: ModelDescription, limits: GatewayLimits) -> model_pb2.Mo
             max_prompt_tokens=model.max_prompt_tokens,
             default_prompt_documents=model.default_prompt_documents,
             max_prompt_documents=model.max_prompt_documents,
+        ),
+        load=model_pb2.ModelLoad(
+            is_serving=is_serving,
+            running_tokens=load.running_tokens,
+            waiting_tokens=load.waiting_tokens,
         ),
     )
 

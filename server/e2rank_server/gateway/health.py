@@ -1,5 +1,9 @@
 """grpc.health.v1: whether the backends answer, now and as they change.
 
+Each model is a service of its own, `models/<profile>`. The server as a whole
+("") and the services of the contract are SERVING while any model is: a model
+whose backend is away must not take the others down with it.
+
 The servicer that comes with grpcio-health-checking is not used: when one of
 two watchers of a service leaves, it drops the condition on which the other
 waits, which then never hears of a change again; and its watchers hold up a
@@ -28,39 +32,47 @@ _SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 _CHECK_TIMEOUT_SECONDS = 10.0
 
 
-class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # has no types
-    """Serves Check and Watch; all services share one status, NOT_SERVING at first."""
+def service_of_model(profile: str) -> str:
+    """Return the name under which the health of one model is asked for."""
+    return f"models/{profile}"
 
-    def __init__(self, services: Iterable[str]) -> None:
-        self._services = frozenset(["", *services])
-        self._is_serving = False
+
+class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # has no types
+    """Serves Check and Watch; every status is NOT_SERVING at first."""
+
+    def __init__(self, services: Iterable[str], profiles: Iterable[str]) -> None:
+        self._shared = ("", *services)
+        self._models = {service_of_model(profile): False for profile in profiles}
+        self._serving = dict.fromkeys((*self._shared, *self._models), False)
         self._is_draining = False
         self._changed = asyncio.Event()
 
-    @property
-    def is_serving(self) -> bool:
-        """Whether the status is SERVING."""
-        return self._is_serving
+    def is_serving(self, service: str = "") -> bool:
+        """Whether the status of a known service is SERVING."""
+        return self._serving[service]
 
-    def set_serving(self, is_serving: bool) -> None:
-        """Set the status of all services; without effect once draining."""
-        if self._is_draining or is_serving == self._is_serving:
+    def set_serving(self, profile: str, *, is_serving: bool) -> None:
+        """Set the status of one model; without effect once draining."""
+        model = service_of_model(profile)
+        if self._is_draining or is_serving == self._models[model]:
             return
-        logger.info("health is now %s", "SERVING" if is_serving else "NOT_SERVING")
-        self._is_serving = is_serving
+        logger.info("health of %s is now %s", profile, "SERVING" if is_serving else "NOT_SERVING")
+        self._models[model] = is_serving
+        self._serving.update(self._models)
+        self._serving.update(dict.fromkeys(self._shared, any(self._models.values())))
         self._announce()
 
     def drain(self) -> None:
-        """Set NOT_SERVING for good; watchers hear it and their streams end."""
+        """Set all NOT_SERVING for good; watchers hear it and their streams end."""
         self._is_draining = True
-        self._is_serving = False
+        self._serving = dict.fromkeys(self._serving, False)
         self._announce()
 
     async def Check(  # noqa: N802 - the contract's name
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> health_pb2.HealthCheckResponse:
         """Return the status now."""
-        if request.service not in self._services:
+        if request.service not in self._serving:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return health_pb2.HealthCheckResponse(status=self._status(request.service))
 
@@ -83,9 +95,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
                 await changed.wait()
 
     def _status(self, service: str) -> int:
-        if service not in self._services:
+        is_serving = self._serving.get(service)
+        if is_serving is None:
             return int(_SERVICE_UNKNOWN)
-        return int(_SERVING if self._is_serving else _NOT_SERVING)
+        return int(_SERVING if is_serving else _NOT_SERVING)
 
     def _announce(self) -> None:
         self._changed.set()
@@ -95,15 +108,17 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
 async def monitor_health(
     models: Iterable[ServedModel], health: HealthServicer, interval_seconds: float
 ) -> None:
-    """Check all models again and again, until cancelled; serving means that all answer."""
+    """Check each model again and again, until cancelled, none waiting for another."""
+    async with asyncio.TaskGroup() as group:
+        for model in models:
+            group.create_task(_monitor(model, health, interval_seconds))
+
+
+async def _monitor(model: ServedModel, health: HealthServicer, interval_seconds: float) -> None:
     while True:
-        health.set_serving(await _all_healthy(models))
+        is_serving = await _is_healthy(model)
+        health.set_serving(model.description.profile, is_serving=is_serving)
         await asyncio.sleep(interval_seconds)
-
-
-async def _all_healthy(models: Iterable[ServedModel]) -> bool:
-    results = await asyncio.gather(*map(_is_healthy, models))
-    return all(results)
 
 
 async def _is_healthy(model: ServedModel) -> bool:

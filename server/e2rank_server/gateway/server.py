@@ -54,7 +54,8 @@ class GatewayServer:
         self._address = address
         self._gate = GateInterceptor(max_concurrent_requests)
         self._health_interval_seconds = health_interval_seconds
-        self._health = HealthServicer(SERVICES)
+        names = [model.description.profile for model in self._models]
+        self._health = HealthServicer(SERVICES, names)
         self._server: grpc.aio.Server | None = None
         self._monitor: asyncio.Task[None] | None = None
 
@@ -113,7 +114,7 @@ class GatewayServer:
             EmbeddingServicer(self._models, self._limits), server
         )
         model_pb2_grpc.add_ModelServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            ModelServicer(self._models, self._limits), server
+            ModelServicer(self._models, self._limits, self._health), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         health_service = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

@@ -49,9 +49,17 @@ def check_encoding(field: str, encoding: int, violations: Violations) -> None:
         violations.add(field, f"{encoding} is not a value of VectorEncoding")
 
 
-def encode_vectors(vectors: FloatArray, encoding: int) -> Sequence[bytes]:
-    """Return each row of `vectors` (float32 [n, dimension]) as bytes of `encoding`."""
-    return [row.tobytes() for row in vectors.astype(_DTYPES[encoding], copy=False)]
+def encode_matrix(
+    matrix: types_pb2.VectorMatrix,
+    vectors: FloatArray,
+    encoding: types_pb2.VectorEncoding,
+    model: ModelDescription,
+) -> None:
+    """Fill `matrix` with the rows of `vectors` (float32 [n, dimension]) in `encoding`."""
+    matrix.data = vectors.astype(_DTYPES[encoding], copy=False).tobytes()
+    matrix.encoding = encoding
+    matrix.dimension = model.dimension
+    matrix.model_fingerprint = model.fingerprint
 
 
 def _is_well_formed(
