@@ -5,6 +5,7 @@
     │   └── PromptTooLongError    its listwise prompt cannot be made to fit
     ├── UnknownModelError         no profile of that name is served
     ├── ModelMismatchError        a vector was made by another model
+    ├── QuotaExceededError        a namespace is full
     ├── OverloadedError           try again later, not at once
     ├── UnavailableError          a backend is away; safe to retry
     └── ConfigurationError        the server cannot start as it was asked to
@@ -80,6 +81,24 @@ class ModelMismatchError(E2RankError):
         super().__init__(
             f"{field}: the vector's model_fingerprint is {found!r}, "
             f"but this model's fingerprint is {expected!r}"
+        )
+
+
+class QuotaExceededError(E2RankError):
+    """Putting the documents would exceed their namespace's quota."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(
+        self, namespace: str, stored_bytes: int, needed_bytes: int, max_bytes: int
+    ) -> None:
+        self.namespace = namespace
+        self.stored_bytes = stored_bytes
+        self.needed_bytes = needed_bytes
+        self.max_bytes = max_bytes
+        super().__init__(
+            f"namespace {namespace!r} holds {stored_bytes} bytes and its quota is {max_bytes}; "
+            f"{needed_bytes} more do not fit"
         )
 
 

@@ -1,7 +1,10 @@
 """Keys of the embedding cache.
 
-A key is a BLAKE2b hash, 128 bits, keyed with the deployment's secret, over the
-length-prefixed parts (fingerprint, namespace, namespace epoch, document text).
+A key joins three BLAKE2b hashes, each keyed with the deployment's secret and
+over length-prefixed parts: of the namespace and its epoch (128 bits), of the
+model's fingerprint (64 bits) and of the document's title and text (128 bits).
+The first makes a namespace a range of keys, which can be deleted; the last is
+what the document store keeps, so that a document named by id needs no hashing.
 Length prefixes make the parts unambiguous ("ab", "c" is not "a", "bc"); the
 secret keeps a caller who can choose texts from searching for collisions with
 somebody else's. It is the text that is hashed, not its token ids, so that a
@@ -18,27 +21,38 @@ from pathlib import Path
 
 from e2rank_server.errors import ConfigurationError
 
-KEY_BYTES = 16
+TAG_BYTES = 16
+DIGEST_BYTES = 16
+_MODEL_BYTES = 8
+KEY_BYTES = TAG_BYTES + _MODEL_BYTES + DIGEST_BYTES
 SECRET_BYTES = 32
 _LENGTH_BYTES = 8
 
 
+def namespace_tag(secret: bytes, namespace: str, epoch: int) -> bytes:
+    """Return the first `TAG_BYTES` of all keys of a namespace in one epoch."""
+    return _hash(secret, b"namespace", TAG_BYTES, namespace.encode(), str(epoch).encode())
+
+
+def text_digest(secret: bytes, title: str | None, text: str) -> bytes:
+    """Return what names a document's text in all namespaces and models, `DIGEST_BYTES`."""
+    return _hash(secret, b"text", DIGEST_BYTES, (title or "").encode(), text.encode())
+
+
 def cache_keys(
-    secret: bytes, fingerprint: str, namespace: str, epoch: int, texts: Iterable[str]
+    tag: bytes, secret: bytes, fingerprint: str, digests: Iterable[bytes]
 ) -> list[bytes]:
-    """Return the key of each document text, `KEY_BYTES` each."""
-    prefix = blake2b(key=secret, digest_size=KEY_BYTES)
-    for part in (fingerprint.encode(), namespace.encode(), epoch.to_bytes(_LENGTH_BYTES, "little")):
-        prefix.update(len(part).to_bytes(_LENGTH_BYTES, "little"))
-        prefix.update(part)
-    keys = []
-    for text in texts:
-        encoded = text.encode()
-        key = prefix.copy()
-        key.update(len(encoded).to_bytes(_LENGTH_BYTES, "little"))
-        key.update(encoded)
-        keys.append(key.digest())
-    return keys
+    """Return the key of each document, given its namespace's tag and its text's digest."""
+    prefix = tag + _hash(secret, b"model", _MODEL_BYTES, fingerprint.encode())
+    return [prefix + digest for digest in digests]
+
+
+def _hash(secret: bytes, purpose: bytes, num_bytes: int, *parts: bytes) -> bytes:
+    hasher = blake2b(key=secret, digest_size=num_bytes, person=purpose)
+    for part in parts:
+        hasher.update(len(part).to_bytes(_LENGTH_BYTES, "little"))
+        hasher.update(part)
+    return hasher.digest()
 
 
 def load_or_create_secret(file: Path) -> bytes:

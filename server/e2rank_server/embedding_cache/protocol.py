@@ -1,9 +1,10 @@
-"""The embedding cache seam: lossy and bounded; never the only copy of anything."""
+"""The embedding cache seams: lossy and bounded; never the only copy of anything."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
@@ -12,13 +13,30 @@ from numpy.typing import NDArray
 from e2rank_server.types import FloatArray
 
 
+class Place(IntEnum):
+    """Where a look-up found a key."""
+
+    NOWHERE = 0
+    MEMORY = 1
+    """This process's memory."""
+    DISK = 2
+    """The persistent store of this machine."""
+    SHARED = 3
+    """The store that all replicas share."""
+
+
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
-    """Counters since start, and the present fill."""
+    """Counters since start, and the present fill.
+
+    `rejected` counts stored values that were not believed: torn, foreign, of
+    another version or element type. Each is a miss, too.
+    """
 
     hits: int
     misses: int
     evictions: int
+    rejected: int
     entries: int
     resident_bytes: int
     max_bytes: int
@@ -31,18 +49,55 @@ class EmbeddingCache(Protocol):
     with an error or with a vector other than the one that was put.
     """
 
-    async def lookup(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.bool_]:
+    async def lookup(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
         """Write the vectors of known keys into their rows of `out`.
 
         `out` is float32 [keys, dimension]; rows of unknown keys are left as they
-        are. Returns bool [keys], true for hits.
+        are. Returns the `Place` of each key, [keys].
         """
         ...
 
     async def store(self, keys: Sequence[bytes], vectors: FloatArray) -> None:
-        """Keep copies of `vectors` (float32 [keys, dimension]) for as long as there is room."""
+        """Keep copies of `vectors` (float32 [keys, dimension]) for as long as there is room.
+
+        Returns before they have reached a slower tier.
+        """
+        ...
+
+    async def purge(self, namespace_tag: bytes) -> None:
+        """Forget all entries of a namespace (see `keys.namespace_tag`), in every tier."""
         ...
 
     def statistics(self) -> CacheStatistics:
         """Return the counters now."""
+        ...
+
+
+class SecondTier(Protocol):
+    """A larger, slower keeper of encoded values (see `values.py`), of this machine or shared.
+
+    Unlike the cache before it, it may fail: any exception means that it is away.
+    It may be asked by several tasks at once. Values are opaque to it.
+    """
+
+    place: Place
+
+    async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """Return each key's value, None where there is none, in one round trip."""
+        ...
+
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Keep values, each whole or not at all, in one round trip."""
+        ...
+
+    async def purge(self, namespace_tag: bytes) -> None:
+        """Delete all entries whose key begins with `namespace_tag`."""
+        ...
+
+    async def check_health(self) -> None:
+        """Raise if the tier is away."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is pending and let go of it."""
         ...
