@@ -102,6 +102,21 @@ class QuotaExceededError(E2RankError):
         )
 
 
+class DataLossError(E2RankError):
+    """Stored bytes fail their checksum; putting the document again repairs it.
+
+    `document_id` is None when it is the namespace's own record.
+    """
+
+    reason = "DATA_LOSS"
+
+    def __init__(self, namespace: str, document_id: str | None) -> None:
+        self.namespace = namespace
+        self.document_id = document_id
+        what = "record" if document_id is None else f"document {document_id!r}"
+        super().__init__(f"the {what} of namespace {namespace!r} is damaged in the document store")
+
+
 class OverloadedError(E2RankError):
     """The server has as much work as it accepts; `retry_after_seconds` is its estimate."""
 

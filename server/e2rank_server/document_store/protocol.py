@@ -16,7 +16,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """A document as it was put. `digest` is `text_digest(title, text)` of `embedding_cache.keys`."""
+    """A document as it was put; `digest` is `embedding_cache.keys.text_digest` of it."""
 
     id: str
     text: str
