@@ -100,9 +100,9 @@ class ProbeReferences:
         )
         try:
             _write_once(self._file, dump(vectors))
-        except FileExistsError:
-            return _parse(self._file.read_bytes(), self._file)
         except OSError:
+            if self._file.exists():
+                return _parse(self._file.read_bytes(), self._file)
             logger.exception("could not write %s: trusted until this process ends", self._file)
         return vectors
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from e2rank_server.embedder.vllm_remote.failure import RefusedError, ReplicaError
 from e2rank_server.embedder.vllm_remote.limits import RemoteLimits
 from e2rank_server.embedder.vllm_remote.queue import PromptQueue, WaitingPrompt
-from e2rank_server.embedder.vllm_remote.replica import Replica
+from e2rank_server.embedder.vllm_remote.replica import Replica, ReplicaState
 from e2rank_server.errors import UnavailableError
 
 MAX_ATTEMPTS = 3
@@ -53,12 +53,12 @@ class Dispatcher:
             asyncio.get_running_loop().call_soon(self._dispatch)
 
     def abandon(self, prompts: Iterable[WaitingPrompt]) -> set[asyncio.Task[None]]:
-        """Forget prompts whose caller has left: cancel their vectors.
+        """Forget prompts whose caller has left: cancel their vectors, if that is not done.
 
         Ends the requests in which nobody waits any more and returns them; each is
         done when its connection is closed.
         """
-        left = {prompt for prompt in prompts if prompt.vector.cancel()}
+        left = {each for each in prompts if each.vector.cancel() or each.vector.cancelled()}
         ending = set()
         num_sent = 0
         for task, batch in self._requests.items():
@@ -70,7 +70,9 @@ class Dispatcher:
         return ending
 
     async def close(self) -> None:
-        """End all requests; those who wait get UnavailableError."""
+        """End all requests; those who wait, now or later, get UnavailableError."""
+        for replica in self.replicas:
+            replica.state = ReplicaState.CLOSED
         requests = dict(self._requests)
         for task in requests:
             task.cancel()
@@ -82,6 +84,7 @@ class Dispatcher:
 
     def _dispatch(self) -> None:
         self._is_scheduled = False
+        share = self._share()
         while (head := self._queue.head()) is not None:
             usable = [replica for replica in self.replicas if replica.is_usable]
             if not usable:
@@ -92,12 +95,16 @@ class Dispatcher:
             if not roomy:
                 return
             replica = min(roomy, key=lambda each: (each.outstanding_tokens, each.num_requests))
-            share = max(1, -(-len(self._queue) // len(roomy)))
             batch = self._queue.take(
                 min(self._limits.max_request_prompts, share),
                 min(self._limits.max_request_tokens, replica.room_tokens(head.num_tokens)),
             )
             self._send(batch, replica)
+
+    def _share(self) -> int:
+        """Spread what waits evenly over the replicas that have room."""
+        num_roomy = sum(replica.room_tokens(1) > 0 for replica in self.replicas)
+        return max(1, -(-len(self._queue) // max(1, num_roomy)))
 
     def _send(self, batch: list[WaitingPrompt], replica: Replica) -> None:
         num_tokens = sum(prompt.num_tokens for prompt in batch)

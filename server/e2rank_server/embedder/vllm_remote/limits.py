@@ -12,12 +12,12 @@ class RemoteLimits:
     A replica gets no more than `max_outstanding_tokens` and `max_connections`
     requests at once, each of at most `max_request_prompts` prompts and
     `max_request_tokens` tokens; a single prompt may exceed the tokens. That is
-    enough to keep vLLM's batches full. After its n-th failure in a row a replica
+    enough to keep vLLM's batches full. One more connection watches it. After its n-th failure in a row a replica
     rests for `first_rest_seconds` x 2^(n-1), at most `max_rest_seconds`.
     """
 
     max_outstanding_tokens: int = 16384
-    max_connections: int = 16
+    max_connections: int = 8
     max_request_prompts: int = 16
     max_request_tokens: int = 2048
     request_timeout_seconds: float = 120.0

@@ -29,6 +29,8 @@ class ReplicaState(StrEnum):
     """One request at a time: it failed, passed the identity check again, and has answered none."""
     EJECTED = "EJECTED"
     """Nothing, until it has rested and passed the identity check."""
+    CLOSED = "CLOSED"
+    """Nothing any more: this server is stopping."""
 
 
 class Replica:
