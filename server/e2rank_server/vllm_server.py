@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,11 +106,34 @@ def read_api_key(file: Path) -> str:
     return key
 
 
+def remove_stale_socket(path: Path) -> None:
+    """Remove a socket that a server left behind which was killed: vLLM would not start over it.
+
+    Raises:
+        ConfigurationError: a server listens there, or it is no socket.
+    """
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise ConfigurationError([f"--uds: {path} is in the way and no socket"])
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+    except ConnectionRefusedError:
+        path.unlink()
+    except OSError as error:
+        raise ConfigurationError([f"--uds: {path} is in the way: {error}"]) from error
+    else:
+        raise ConfigurationError([f"--uds: a server listens on {path} already"])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Become the server, or print its command; returns the exit status, 2 for wrong settings."""
     options = _parser().parse_args(arguments)
     try:
         key = None if options.api_key_file is None else read_api_key(options.api_key_file)
+        if options.uds is not None and not options.print:
+            remove_stale_socket(Path(options.uds))
         command = server_command(load_profile(options.profile), options)
     except ConfigurationError as error:
         for problem in error.problems:
