@@ -19,9 +19,14 @@ def main() -> int:
         # Only now: `--help` and wrong settings need not wait for the imports.
         import uvloop
 
-        from e2rank_server.app import run
+        if settings.processes > 1:
+            from e2rank_server.processes import run_processes
 
-        uvloop.run(run(settings))
+            uvloop.run(run_processes(settings, sys.argv[1:]))
+        else:
+            from e2rank_server.app import run
+
+            uvloop.run(run(settings))
     except ConfigurationError as error:
         for problem in error.problems:
             sys.stderr.write(f"e2rank_server: error: {problem}\n")

@@ -1,4 +1,4 @@
-"""The composition root: the only place that names concrete backends.
+"""The composition root: where the settings become backends, engines and a gateway.
 
 Opens in order and closes in reverse: models on disk, Triton, engines, warm-up,
 gateway. The gateway goes first at the end, so that no request meets a backend
@@ -13,14 +13,19 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from e2rank_server.embedder.fake import FakeEmbedder
-from e2rank_server.embedder.protocol import Embedder
+from e2rank_server.embedder.identity import PROBE_TEXTS, ProbeReferences, check_identity
+from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
 from e2rank_server.embedder.vllm_in_process import VllmInProcessEmbedder
+from e2rank_server.embedder.vllm_remote.embedder import VllmRemoteEmbedder
+from e2rank_server.embedder.vllm_remote.lane import Expectation
+from e2rank_server.embedder.vllm_remote.limits import RemoteLimits
 from e2rank_server.embedding_cache.keys import load_or_create_secret
 from e2rank_server.embedding_cache.memory import MemoryEmbeddingCache
 from e2rank_server.engine.admission import WorkGate
@@ -40,24 +45,30 @@ from e2rank_server.tokenizer.triton.client import TritonTokenizer
 from e2rank_server.tokenizer.triton.environment import obstacle
 from e2rank_server.tokenizer.triton.manifest import TritonProfile
 from e2rank_server.tokenizer.triton.server import EmbeddedTriton
+from e2rank_server.types import InputType, TextInput
 
 logger = logging.getLogger(__name__)
 
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
+_LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s [%(request_id)s] %(message)s"
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A profile whose files are in place."""
+    """A profile whose files are in place; `vllm_urls` is empty if vLLM is to run here."""
 
     profile: Profile
     folder: ModelFolder
     fingerprint: str
+    vllm_urls: Sequence[str] = ()
 
     @property
     def for_triton(self) -> TritonProfile:
         """Return what Triton needs to know of it."""
         return TritonProfile(self.profile.name, self.profile.prompts, self.folder.tokenizer_json)
+
+
+PARENT_PID_VARIABLE = "_E2RANK_PARENT_PID"
+"""The process that this one is to end with, if it is one of several (processes.py)."""
 
 
 async def run(settings: Settings) -> None:
@@ -66,12 +77,26 @@ async def run(settings: Settings) -> None:
     Raises:
         ConfigurationError: the server cannot start as it was asked to.
     """
+
+    async def start(stack: AsyncExitStack) -> None:
+        await _start(settings, stack)
+
+    await serve(settings, start)
+
+
+async def serve(
+    settings: Settings, start: Callable[[AsyncExitStack], Coroutine[Any, Any, None]]
+) -> None:
+    """Run `start`, and close what it left on the stack when this process is told to stop."""
     _configure_logging(settings.log_level)
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+        loop.add_signal_handler(signal_number, stop.set)
+    if (parent := os.environ.get(PARENT_PID_VARIABLE)) is not None:
+        _stop_with(int(parent), stop)
     async with AsyncExitStack() as stack:
-        starting = asyncio.create_task(_start(settings, stack))
+        starting = asyncio.create_task(start(stack))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
@@ -88,7 +113,7 @@ async def run(settings: Settings) -> None:
 async def _start(settings: Settings, stack: AsyncExitStack) -> None:
     """Open everything, leaving on `stack` how to close it."""
     started = time.monotonic()
-    check_address(settings.listen)
+    check_address(settings.listen, reuse_port=settings.reuse_port == "on")
     prepared = await asyncio.to_thread(prepare, settings)
     secret = settings.cache_secret or load_or_create_secret(
         settings.data_directory / "cache-secret"
@@ -104,11 +129,12 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> None:
         address=settings.listen,
         max_concurrent_requests=settings.max_concurrent_requests,
         health_interval_seconds=settings.health_interval_seconds,
+        reuse_port=settings.reuse_port == "on",
     )
     address = await gateway.start()
     stack.push_async_callback(gateway.stop, settings.drain_seconds)
     if settings.address_file is not None:
-        _write_address(settings.address_file, address)
+        write_address(settings.address_file, address)
     names = ", ".join(each.profile.name for each in prepared)
     logger.info("serving %s at %s after %.0f s", names, address, time.monotonic() - started)
     logger.info(
@@ -123,19 +149,44 @@ def prepare(settings: Settings) -> list[Prepared]:
     """Load all profiles and put their files in place; blocks, at first for long.
 
     Raises:
-        ConfigurationError: a profile is wrong or named twice, or its model is not to be had.
+        ConfigurationError: a profile is wrong or named twice, its model is not to be had, or
+            a vLLM server is for none of them.
     """
-    prepared: list[Prepared] = []
+    profiles: list[Profile] = []
     for name in settings.profile:
         profile = load_profile(name, settings.listwise_template)
-        if any(profile.name == other.profile.name for other in prepared):
+        if any(profile.name == other.name for other in profiles):
             raise ConfigurationError([f"--profile: {profile.name} is named twice"])
-        folder = prepare_model_folder(profile, settings.data_directory / "models")
-        fingerprint = document_fingerprint(
-            profile, folder.revision, folder.tokenizer_json.read_bytes()
-        )
-        prepared.append(Prepared(profile, folder, fingerprint))
-    return prepared
+        profiles.append(profile)
+    urls = _urls_of(settings, profiles)
+    return [_prepare_one(settings, profile, urls.get(profile.name, ())) for profile in profiles]
+
+
+def _prepare_one(settings: Settings, profile: Profile, vllm_urls: Sequence[str]) -> Prepared:
+    folder = prepare_model_folder(
+        profile, settings.data_directory / "models", with_weights=not vllm_urls
+    )
+    fingerprint = document_fingerprint(profile, folder.revision, folder.tokenizer_json.read_bytes())
+    return Prepared(profile, folder, fingerprint, vllm_urls)
+
+
+def _urls_of(settings: Settings, profiles: Sequence[Profile]) -> Mapping[str, Sequence[str]]:
+    """Return the vLLM servers of each profile that has some."""
+    names = [profile.name for profile in profiles]
+    if len(names) == 1 and settings.vllm_urls.keys() == {""}:
+        return {names[0]: settings.vllm_urls[""]}
+    problems = [
+        f"--vllm-urls: {url} needs one of {', '.join(names)} before it, as in {names[0]}={url}"
+        for url in settings.vllm_urls.get("", ())
+    ]
+    problems += [
+        f"--vllm-urls: no profile {name!r} is served; served: {', '.join(names)}"
+        for name in settings.vllm_urls
+        if name not in ("", *names)
+    ]
+    if problems:
+        raise ConfigurationError(problems)
+    return settings.vllm_urls
 
 
 async def start_tokenizers(
@@ -146,34 +197,47 @@ async def start_tokenizers(
     Raises:
         ConfigurationError: Triton is asked for and cannot run, or its environment is wrong.
     """
-    address = settings.triton_url
-    kind = settings.tokenizer
-    if kind == "auto" and address is None:
-        reason = await asyncio.to_thread(obstacle, settings.triton_environment)
-        if reason is not None:
-            logger.warning("Triton cannot run here, tokenizing in process: %s", reason)
-            kind = "in-process"
-    if kind == "in-process":
+    address = await start_triton(settings, prepared, stack)
+    if address is None:
         return [
             await stack.enter_async_context(
                 InProcessTokenizer(each.profile.prompts, each.folder.tokenizer_json)
             )
             for each in prepared
         ]
-    profiles = [each.for_triton for each in prepared]
-    if address is None:
-        logger.info("starting Triton from %s", settings.triton_environment)
-        triton = await EmbeddedTriton.start(
-            settings.triton_environment, profiles, settings.data_directory / "triton.log"
-        )
-        stack.push_async_callback(triton.close)
-        address = triton.address
     tokenizers: list[Tokenizer] = []
-    for profile in profiles:
-        tokenizer = TritonTokenizer(address, profile)
+    for each in prepared:
+        tokenizer = TritonTokenizer(address, each.for_triton)
         stack.push_async_callback(tokenizer.close)
         tokenizers.append(tokenizer)
     return tokenizers
+
+
+async def start_triton(
+    settings: Settings, prepared: Sequence[Prepared], stack: AsyncExitStack
+) -> str | None:
+    """Return where Triton is, started here unless it is elsewhere; None to do without.
+
+    Raises:
+        ConfigurationError: Triton is asked for and cannot run, or its environment is wrong.
+    """
+    if settings.tokenizer == "in-process":
+        return None
+    if settings.triton_url is not None:
+        return settings.triton_url
+    if settings.tokenizer == "auto":
+        reason = await asyncio.to_thread(obstacle, settings.triton_environment)
+        if reason is not None:
+            logger.warning("Triton cannot run here, tokenizing in process: %s", reason)
+            return None
+    logger.info("starting Triton from %s", settings.triton_environment)
+    triton = await EmbeddedTriton.start(
+        settings.triton_environment,
+        [each.for_triton for each in prepared],
+        settings.data_directory / "triton.log",
+    )
+    stack.push_async_callback(triton.close)
+    return triton.address
 
 
 async def _start_model(
@@ -186,7 +250,7 @@ async def _start_model(
 ) -> ServedModel:
     """Start the engine of one profile and warm it up."""
     profile = prepared.profile
-    embedder = await _start_embedder(settings, prepared, stack)
+    embedder = await _start_embedder(settings, prepared, tokenizer, stack)
     model = ServedModel(
         profile,
         revision=prepared.folder.revision,
@@ -197,16 +261,35 @@ async def _start_model(
         secret=secret,
         gate=WorkGate(settings.max_running_tokens, settings.max_waiting_tokens),
     )
-    await model.warm_up()
-    logger.info("%s is ready, computing in %s", profile.name, embedder.compute_dtype)
+    if prepared.vllm_urls:
+        # They may be loading yet; the first health check that finds one warms up.
+        logger.info("%s waits for %s", profile.name, ", ".join(prepared.vllm_urls))
+    else:
+        await model.warm_up()
+        logger.info("%s is ready, computing in %s", profile.name, embedder.compute_dtype)
     return model
 
 
 async def _start_embedder(
-    settings: Settings, prepared: Prepared, stack: AsyncExitStack
+    settings: Settings, prepared: Prepared, tokenizer: Tokenizer, stack: AsyncExitStack
 ) -> Embedder:
+    """Start what embeds, or begin to connect to it; it must be the model that it should be."""
     if settings.embedder == "fake":
         return FakeEmbedder(prepared.profile.dimension)
+    probes = await tokenizer.tokenize_texts(
+        InputType.DOCUMENT, [TextInput(text) for text in PROBE_TEXTS]
+    )
+    probe_prompts = [EmbedderPrompt(probe.token_ids) for probe in probes]
+    references = ProbeReferences(prepared.fingerprint, settings.data_directory / "probes")
+    if prepared.vllm_urls:
+        remote = await VllmRemoteEmbedder.start(
+            Expectation(prepared.profile, probe_prompts, references),
+            prepared.vllm_urls,
+            api_key=settings.vllm_api_key,
+            limits=RemoteLimits(request_timeout_seconds=settings.vllm_timeout_seconds),
+        )
+        stack.push_async_callback(remote.close)
+        return remote
     logger.info("starting vLLM for %s", prepared.profile.name)
     embedder = await VllmInProcessEmbedder.start(
         prepared.profile,
@@ -215,6 +298,7 @@ async def _start_embedder(
         prefix_caching=settings.prefix_caching == "on",
     )
     stack.push_async_callback(embedder.close)
+    await check_identity(embedder, probe_prompts, references)
     return embedder
 
 
@@ -229,7 +313,7 @@ def _limits(settings: Settings) -> GatewayLimits:
     )
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, *, reuse_port: bool) -> None:
     """Fail at once, not after minutes of loading, when the port is taken.
 
     Raises:
@@ -243,12 +327,30 @@ def check_address(address: str) -> None:
         )[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
             probe.bind(target)
     except OSError as error:
         raise ConfigurationError([f"cannot listen on {address}: {error.strerror}"]) from error
 
 
-def _write_address(file: Path, address: str) -> None:
+def _stop_with(pid: int, stop: asyncio.Event) -> None:
+    """Set `stop` when process `pid` has ended."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        stop.set()
+        return
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        loop.remove_reader(process)
+        os.close(process)
+        stop.set()
+
+    loop.add_reader(process, ended)
+
+
+def write_address(file: Path, address: str) -> None:
     """Appear whole or not at all to whoever waits for the file."""
     draft = file.with_name(f"{file.name}.{os.getpid()}")
     draft.write_text(address)

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 HUB_PATTERNS = ("*.safetensors", "*.json")
 """Weights and data: never pickles, never code."""
+HUB_PATTERNS_WITHOUT_WEIGHTS = ("*.json",)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Part of the name of a converted folder: raise it when a conversion's result changes.
@@ -47,29 +48,35 @@ class ModelFolder:
     revision: str
 
 
-def prepare_model_folder(profile: Profile, models_directory: Path) -> ModelFolder:
+def prepare_model_folder(
+    profile: Profile, models_directory: Path, *, with_weights: bool = True
+) -> ModelFolder:
     """Find, fetch or make the profile's model folder; blocks, seconds to minutes at first.
+
+    `with_weights` False is for a gateway whose engine is elsewhere: of a hub
+    model it takes the tokenizer and the configuration only. Other models need
+    their weights all the same, whose digest is the revision.
 
     Raises ConfigurationError when the model is not to be had, saying how to get it.
     """
     source = profile.source
     match source.kind:
         case SourceKind.HUB:
-            folder = _download(profile)
+            folder = _download(profile, with_weights=with_weights)
         case SourceKind.PACKAGE:
             folder = _path_in_package(profile)
         case SourceKind.GGUF_PACKAGE:
             folder = _converted_gguf(profile, models_directory)
         case SourceKind.PATH:
             folder = Path(source.location).expanduser().resolve()
-    _check_files(profile, folder)
     is_commit = source.kind is SourceKind.HUB and _COMMIT.fullmatch(folder.name)
+    _check_files(profile, folder, with_weights=with_weights or not is_commit)
     revision = folder.name if is_commit else f"blake2b:{_digest(_files_of_the_model(folder))}"
     folder = _without_length_cap(profile, folder, models_directory)
     return ModelFolder(folder, folder / "tokenizer.json", revision)
 
 
-def _download(profile: Profile) -> Path:
+def _download(profile: Profile, *, with_weights: bool) -> Path:
     """Fetch the hub snapshot into the user's Hugging Face cache, or find it there."""
     import huggingface_hub
     from huggingface_hub import errors
@@ -81,7 +88,7 @@ def _download(profile: Profile) -> Path:
         snapshot = huggingface_hub.snapshot_download(
             source.location,
             revision=source.revision or None,
-            allow_patterns=list(HUB_PATTERNS),
+            allow_patterns=list(HUB_PATTERNS if with_weights else HUB_PATTERNS_WITHOUT_WEIGHTS),
         )
     except errors.GatedRepoError as error:
         raise _problem(
@@ -209,7 +216,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _check_files(profile: Profile, folder: Path) -> None:
+def _check_files(profile: Profile, folder: Path, *, with_weights: bool) -> None:
     """Refuse a folder that vLLM or the tokenizer could not use, naming everything missing."""
     if not folder.is_dir():
         raise _problem(profile, f"the model folder {folder} does not exist")
@@ -218,8 +225,11 @@ def _check_files(profile: Profile, folder: Path) -> None:
         for name in ("config.json", "tokenizer.json")
         if not (folder / name).is_file()
     ]
-    if not any(folder.glob("*.safetensors")):
-        problems.append(f"the model folder {folder} has no *.safetensors")
+    if with_weights and not any(folder.glob("*.safetensors")):
+        problems.append(
+            f"the model folder {folder} has no *.safetensors, whose digest is the model's revision "
+            "even where another machine computes with them"
+        )
     if problems:
         raise ConfigurationError([f"profile {profile.name}: {problem}" for problem in problems])
     _read_json(profile, folder / "config.json")

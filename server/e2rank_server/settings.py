@@ -68,8 +68,29 @@ def _address(text: str) -> str:
     return text
 
 
-def _optional_address(text: str) -> str | None:
-    return _address(text) if text else None
+def _optional_target(text: str) -> str | None:
+    if not text:
+        return None
+    if re.fullmatch(r"unix:/.+", text):
+        return text
+    try:
+        return _address(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or unix:/PATH") from None
+
+
+def _urls_by_profile(text: str) -> Mapping[str, tuple[str, ...]]:
+    urls: dict[str, tuple[str, ...]] = {}
+    for item in filter(None, map(str.strip, text.split(","))):
+        match = re.fullmatch(r"(?:([^=:/]+)=)?((?:https?://|unix:/).+)", item)
+        if match is None:
+            raise ValueError(
+                "URLs such as http://HOST:PORT or unix:/PATH, separated by commas, each with "
+                "PROFILE= before it where several profiles are served"
+            )
+        profile, url = match[1] or "", match[2]
+        urls[profile] = (*urls.get(profile, ()), url)
+    return urls
 
 
 def _optional_path(text: str) -> Path | None:
@@ -85,6 +106,12 @@ def _names(text: str) -> tuple[str, ...]:
     if not names:
         raise ValueError("one or more profile names or .toml paths, separated by commas")
     return names
+
+
+def _optional_key(text: str) -> str | None:
+    if text and not (text.isascii() and text.isprintable() and len(text) <= 4096):
+        raise ValueError("a key of at most 4096 printable ASCII characters")
+    return text or None
 
 
 def _secret(text: str) -> bytes | None:
@@ -109,6 +136,18 @@ class Settings:
 
     listen: str = _setting(
         _address, "127.0.0.1:50051", "address to serve gRPC on; port 0 takes a free one"
+    )
+    processes: int = _setting(
+        _count,
+        "1",
+        "gateway processes; more than one share the address, Triton and one vLLM server a model, "
+        "and each has its part of --cache-bytes",
+    )
+    reuse_port: Literal["on", "off"] = _setting(
+        _choice("on", "off"),
+        "off",
+        "whether other servers may listen on the same address, the kernel sharing out the "
+        "connections",
     )
     address_file: Path | None = _setting(
         _optional_path, "", "file to write the address to once the server answers"
@@ -136,7 +175,9 @@ class Settings:
         "and says so, only where Triton cannot run",
     )
     triton_url: str | None = _setting(
-        _optional_address, "", "use the Triton server at HOST:PORT (gRPC) instead of starting one"
+        _optional_target,
+        "",
+        "use the Triton server at HOST:PORT or unix:/PATH (gRPC) instead of starting one",
     )
     triton_environment: Path = _setting(
         lambda text: Path(text).expanduser(),
@@ -147,6 +188,19 @@ class Settings:
         _choice("vllm", "fake"),
         "vllm",
         "what embeds: vllm in this process tree, or fake vectors for testing clients",
+    )
+    vllm_urls: Mapping[str, tuple[str, ...]] = _setting(
+        _urls_by_profile,
+        "",
+        "use these vLLM servers instead of starting vLLM: http://HOST:PORT, https://HOST:PORT or "
+        "unix:/PATH, separated by commas, each with PROFILE= before it where several profiles "
+        "are served; python -m e2rank_server.vllm_server starts one",
+    )
+    vllm_api_key: str | None = _setting(
+        _optional_key, "", "key that the vLLM servers ask for (vLLM's --api-key)"
+    )
+    vllm_timeout_seconds: float = _setting(
+        _seconds, "120", "how long a vLLM server may take for one request before it counts as sick"
     )
     dtype: Literal["auto", "bfloat16", "float32"] = _setting(
         _choice("auto", "bfloat16", "float32"),
@@ -191,6 +245,9 @@ class Settings:
     log_level: str = _setting(
         _choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least severe messages to log"
     )
+
+
+_SECRETS = frozenset({"cache_secret", "vllm_api_key"})
 
 
 def flag(setting: Field[Any]) -> str:
@@ -250,7 +307,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         try:
             values[setting.name] = setting.metadata["parse"](text)
         except ValueError as error:
-            shown = "(not shown)" if setting.name == "cache_secret" else repr(text)
+            shown = "(not shown)" if setting.name in _SECRETS else repr(text)
             problems.append(f"{source}: {shown} is not {error}")
     if problems:
         raise ConfigurationError(problems)

@@ -111,10 +111,10 @@ class InThread:
 @pytest.fixture(params=["async", "blocking"])
 async def client(server: CannedServer, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     if request.param == "async":
-        async with AsyncE2RankClient(server.address) as async_client:
+        async with AsyncE2RankClient(server.address, max_attempts=1) as async_client:
             yield async_client
     else:
-        with E2RankClient(server.address) as blocking_client:
+        with E2RankClient(server.address, max_attempts=1) as blocking_client:
             yield InThread(blocking_client)
 
 

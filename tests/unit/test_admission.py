@@ -80,6 +80,29 @@ async def test_too_much_waiting_work_is_refused_with_numbers_and_a_delay() -> No
     assert (gate.running_tokens, gate.waiting_tokens) == (0, 0)
 
 
+async def test_work_that_must_leave_room_waits_while_others_pass_it() -> None:
+    gate = WorkGate(10, 100)
+    log: list[str] = []
+    release = asyncio.Event()
+
+    async def batch() -> None:
+        async with gate.admit(9, 2, share=0.5):
+            log.append("batch")
+
+    async with gate.admit(4):
+        waiting = asyncio.create_task(batch())
+        await settle()
+        assert (log, gate.waiting_tokens) == ([], 5)
+        urgent = asyncio.create_task(hold(gate, 6, release, log, "urgent", 0))
+        await settle()
+        assert log == ["urgent"]
+        release.set()
+        await urgent
+        assert log == ["urgent"]  # what came first is still running
+    await waiting
+    assert log == ["urgent", "batch"]
+
+
 async def test_work_larger_than_the_bound_is_admitted_alone() -> None:
     gate = WorkGate(10, 100)
     async with gate.admit(1000):

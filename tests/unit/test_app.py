@@ -66,13 +66,13 @@ def test_an_address_in_use_is_found_before_anything_is_loaded() -> None:
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ConfigurationError, match=f"cannot listen on {address}: .*in use"):
-            app.check_address(address)
-    app.check_address(address)
+            app.check_address(address, reuse_port=False)
+    app.check_address(address, reuse_port=False)
 
 
 def test_an_address_that_is_not_of_this_host_is_found_too() -> None:
     with pytest.raises(ConfigurationError, match=r"cannot listen on 192\.0\.2\.1:1"):
-        app.check_address("192.0.2.1:1")
+        app.check_address("192.0.2.1:1", reuse_port=False)
 
 
 def test_a_profile_named_twice_is_refused(
@@ -81,3 +81,15 @@ def test_a_profile_named_twice_is_refused(
     monkeypatch.setattr(app, "prepare_model_folder", lambda *_: prepared.folder)
     with pytest.raises(ConfigurationError, match="all-minilm-l6-v2 is named twice"):
         app.prepare(settings("--profile", "all-minilm-l6-v2,all-minilm-l6-v2"))
+
+
+@pytest.mark.parametrize(
+    ("urls", "problem"),
+    [
+        ("http://a:1", r"http://a:1 needs one of all-minilm-l6-v2, smollm2-135m before it"),
+        ("other=http://a:1", r"no profile 'other' is served; served: all-minilm-l6-v2, smollm2"),
+    ],
+)
+def test_every_vllm_server_belongs_to_a_served_profile(urls: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        app.prepare(settings("--profile", "all-minilm-l6-v2,smollm2-135m", "--vllm-urls", urls))

@@ -6,6 +6,7 @@ import pytest
 
 from e2rank_server.embedder.fake import FakeEmbedder
 from e2rank_server.embedder.protocol import EmbedderPrompt
+from e2rank_server.engine.urgency import Urgency, pass_priority
 from e2rank_server.errors import UnavailableError
 from e2rank_server.types import (
     CacheTier,
@@ -75,20 +76,48 @@ async def test_a_large_batch_takes_its_turn_in_slices(input_type: InputType) -> 
     assert rig.gate.running_tokens == 0
 
 
-async def test_a_rerank_is_served_between_the_slices_of_a_large_batch() -> None:
+async def test_a_rerank_is_served_beside_large_batches_and_runs_before_what_waits_of_them() -> None:
     rig = EngineRig()
     rig.embedder.hold()
-    inputs = texts(*(f"text {n}" for n in range(300)))
-    bulk = asyncio.create_task(rig.model.embed(EmbedRequest(InputType.DOCUMENT, inputs)))
+    inputs = texts(*("much text " * 200 + str(n) for n in range(2000)))
+    bulks = [
+        asyncio.create_task(rig.model.embed(EmbedRequest(input_type, inputs, namespace=str(n))))
+        for n in range(3)
+        for input_type in InputType
+    ]
     await settle()
-    assert rig.embedder.num_running_prompts == 128
+    assert rig.gate.waiting_tokens > 0  # the batches would take more than there is
+    batched = len(rig.embedder.calls)
     rerank = asyncio.create_task(
         rig.model.rerank(RerankRequest(query="q", documents=documents("x")))
     )
     await settle()
-    assert rig.embedder.num_running_prompts == 130
-    rig.embedder.release()
-    await asyncio.gather(bulk, rerank)
+    calls = list(rig.embedder.calls)
+    urgent = calls[batched:]
+    assert len(urgent) == 2  # its query and its document
+    assert max(each.priority for each in urgent) < min(each.priority for each in calls[:batched])
+    for task in (*bulks, rerank):
+        task.cancel()
+    await asyncio.wait([*bulks, rerank])
+    assert (rig.gate.running_tokens, rig.gate.waiting_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("input_type", "number", "urgency"),
+    [
+        (InputType.QUERY, 1, Urgency.PROMPT),
+        (InputType.DOCUMENT, 8, Urgency.CANDIDATES),
+        (InputType.QUERY, 9, Urgency.BATCH),
+        (InputType.DOCUMENT, 9, Urgency.BATCH),
+    ],
+)
+async def test_few_texts_are_urgent_and_many_are_not(
+    input_type: InputType, number: int, urgency: Urgency
+) -> None:
+    rig = EngineRig()
+    inputs = texts(*(f"text {n}" for n in range(number)))
+    await rig.model.embed(EmbedRequest(input_type, inputs, priority=2))
+    assert {call.priority for call in rig.embedder.calls} == {pass_priority(2, urgency)}
 
 
 async def test_one_failure_fails_the_whole_batch() -> None:

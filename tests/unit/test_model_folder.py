@@ -72,6 +72,17 @@ class TestPath:
         (folder / "config.json").write_bytes(b"{}")
         assert len({first, second, revision()}) == 3
 
+    def test_its_weights_are_its_revision_even_where_another_machine_computes(
+        self, tmp_path: Path, models: Path
+    ) -> None:
+        folder = write_model(tmp_path / "model")
+        profile = profile_of(SourceKind.PATH, str(folder))
+        with_weights = prepare_model_folder(profile, models)
+        assert prepare_model_folder(profile, models, with_weights=False) == with_weights
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(ConfigurationError, match="whose digest is the model's revision"):
+            prepare_model_folder(profile, models, with_weights=False)
+
     def test_bytes_that_move_from_one_file_to_the_next_change_the_revision(
         self, tmp_path: Path, models: Path
     ) -> None:
@@ -237,7 +248,15 @@ class TestHub:
         thread.join()
         server.server_close()
 
-    def prepare(self, tmp_path: Path, location: str, revision: str, **environment: str) -> str:
+    def prepare(
+        self,
+        tmp_path: Path,
+        location: str,
+        revision: str,
+        *,
+        with_weights: bool = True,
+        **environment: str,
+    ) -> str:
         program = textwrap.dedent(
             f"""
             from pathlib import Path
@@ -247,7 +266,8 @@ class TestHub:
             from tests.unit.test_model_folder import profile_of
             profile = profile_of(SourceKind.HUB, {location!r}, revision={revision!r})
             try:
-                folder = prepare_model_folder(profile, Path({str(tmp_path / "models")!r}))
+                models = Path({str(tmp_path / "models")!r})
+                folder = prepare_model_folder(profile, models, with_weights={with_weights})
                 print(folder.revision, *sorted(path.name for path in folder.path.iterdir()))
             except ConfigurationError as error:
                 print("error:", error)
@@ -275,6 +295,12 @@ class TestHub:
         expected = f"{COMMIT} config.json model.safetensors tokenizer.json"
         assert self.prepare(tmp_path, "acme/model", COMMIT, HF_ENDPOINT=hub) == expected
         assert self.prepare(tmp_path, "acme/model", COMMIT, HF_HUB_OFFLINE="1") == expected
+
+    def test_a_gateway_whose_engine_is_elsewhere_fetches_no_weights(
+        self, tmp_path: Path, hub: str
+    ) -> None:
+        said = self.prepare(tmp_path, "acme/model", COMMIT, with_weights=False, HF_ENDPOINT=hub)
+        assert said == f"{COMMIT} config.json tokenizer.json"
 
     @pytest.mark.parametrize(
         ("location", "revision", "message"),

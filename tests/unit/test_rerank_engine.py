@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from e2rank_server.embedder.fake import FakeEmbedder
+from e2rank_server.engine.urgency import Urgency, pass_priority
 from e2rank_server.errors import (
     InvalidRequestError,
     PromptTooLongError,
@@ -242,10 +243,13 @@ async def test_a_prompt_that_cannot_fit_is_an_error_and_returns_its_permit() -> 
     assert rig.gate.running_tokens == 0
 
 
-async def test_the_requests_priority_reaches_the_embedder() -> None:
+async def test_a_requests_priority_counts_before_the_urgency_of_its_passes() -> None:
     rig = EngineRig()
     await rig.model.rerank(request(priority=-3, options=E2RankOptions()))
-    assert {call.priority for call in rig.embedder.calls} == {-3}
+    prompt, *candidates = [call.priority for call in rig.embedder.calls]
+    assert {pass_priority(-3, Urgency.CANDIDATES)} == set(candidates)
+    assert prompt == pass_priority(-3, Urgency.PROMPT)
+    assert pass_priority(-3, Urgency.BATCH) < pass_priority(-2, Urgency.PROMPT)
 
 
 async def test_two_requests_that_miss_the_same_text_embed_it_once() -> None:

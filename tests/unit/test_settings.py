@@ -24,6 +24,14 @@ def test_profiles_are_a_list_whose_first_is_the_default() -> None:
     assert settings.profile == ("smollm2-135m", "my/own.toml")
 
 
+def test_vllm_servers_are_listed_by_profile() -> None:
+    text = "small=http://a:8000, https://b:1/x=y, small=unix:/run/vllm.sock"
+    assert read_settings(["--vllm-urls", text], {}).vllm_urls == {
+        "small": ("http://a:8000", "unix:/run/vllm.sock"),
+        "": ("https://b:1/x=y",),
+    }
+
+
 def test_other_programs_variables_are_left_alone() -> None:
     assert read_settings([], {"PATH": "/bin", "E2RANKING": "1"}) == Settings()
 
@@ -48,6 +56,10 @@ def test_all_errors_are_reported_together_with_value_and_expectation() -> None:
     [
         ("--listen", "127.0.0.1:70000"),
         ("--listen", ":50051"),
+        ("--triton-url", "unix:"),
+        ("--vllm-urls", "a:8000"),
+        ("--vllm-urls", "small=ftp://a"),
+        ("--vllm-api-key", "line\nbreak"),
         ("--profile", " , "),
         ("--tokenizer", "magic"),
         ("--drain-seconds", "nan"),

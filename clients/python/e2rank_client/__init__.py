@@ -7,7 +7,8 @@
 0
 """
 
-from e2rank_client.client import DEFAULT_TIMEOUT_SECONDS, AsyncE2RankClient, E2RankClient
+from e2rank_client.client import AsyncE2RankClient, E2RankClient
+from e2rank_client.connection import DEFAULT_TIMEOUT_SECONDS
 from e2rank_client.errors import (
     DeadlineExceededError,
     E2RankError,
@@ -28,6 +29,7 @@ from e2rank_client.types import (
     Document,
     E2RankOptions,
     EmbedderBackend,
+    EmbedManyResult,
     EmbedResult,
     EmbedTimings,
     EmbedUsage,
@@ -60,6 +62,7 @@ __all__ = [
     "E2RankClient",
     "E2RankError",
     "E2RankOptions",
+    "EmbedManyResult",
     "EmbedResult",
     "EmbedTimings",
     "EmbedUsage",

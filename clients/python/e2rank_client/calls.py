@@ -44,6 +44,7 @@ class Call(Generic[ResultT]):
 
     `stub` is a generated stub's class, made with a channel of either kind, and
     `rpc` the name of its attribute. `timeout_seconds` None means the client's default.
+    Calls go to servers that say they are serving; those about health to any server.
     """
 
     stub: Callable[[Any], Any]
@@ -51,6 +52,8 @@ class Call(Generic[ResultT]):
     request: Message
     read: Callable[[Any], ResultT]
     timeout_seconds: float | None
+    request_id: str = ""
+    is_about_health: bool = False
 
 
 def rerank(
@@ -66,6 +69,7 @@ def rerank(
     max_tokens_per_document: int | None = None,
     priority: int = 0,
     timeout_seconds: float | None = None,
+    request_id: str = "",
 ) -> Call[RerankResult]:
     """Order documents by relevance to a query.
 
@@ -81,6 +85,7 @@ def rerank(
         max_tokens_per_document: Cuts each document's copy in the listwise prompt.
         priority: Lower runs earlier; 0 is normal.
         timeout_seconds: Deadline of the call; None means the client's default.
+        request_id: Names the call in the server's log; empty lets the server choose.
 
     Raises:
         E2RankError: see `e2rank_client.errors` for the tree.
@@ -90,19 +95,21 @@ def rerank(
         namespace=namespace,
         query=query,
         instruction=instruction,
-        documents=[wire.document_to_wire(document) for document in documents],
         top_n=top_n,
         return_documents=return_documents,
         max_tokens_per_document=max_tokens_per_document,
         priority=priority,
         **_method(method),
     )
+    for document in documents:
+        wire.add_document(request, document)
     return Call(
         rerank_pb2_grpc.RerankServiceStub,
         "Rerank",
         request,
         wire.rerank_result_from_wire,
         timeout_seconds,
+        request_id,
     )
 
 
@@ -116,6 +123,7 @@ def embed(
     instruction: str = "",
     priority: int = 0,
     timeout_seconds: float | None = None,
+    request_id: str = "",
 ) -> Call[EmbedResult]:
     """Embed a batch; all texts or none.
 
@@ -128,6 +136,7 @@ def embed(
         instruction: For queries, as for `rerank`.
         priority: Lower runs earlier; 0 is normal.
         timeout_seconds: Deadline of the call; None means the client's default.
+        request_id: Names the call in the server's log; empty lets the server choose.
 
     Raises:
         ValueError: `titles` and `texts` differ in length.
@@ -141,16 +150,18 @@ def embed(
         namespace=namespace,
         input_type=f"INPUT_TYPE_{InputType(input_type)}",
         instruction=instruction,
-        inputs=[embedding_pb2.TextInput(text=text, title=title) for text, title in pairs],
         encoding=types_pb2.VECTOR_ENCODING_FLOAT32,
         priority=priority,
     )
+    for text, title in pairs:
+        request.inputs.add(text=text, title=title)
     return Call(
         embedding_pb2_grpc.EmbeddingServiceStub,
         "Embed",
         request,
         wire.embed_result_from_wire,
         timeout_seconds,
+        request_id,
     )
 
 
@@ -196,6 +207,7 @@ def check_health(service: str = "", *, timeout_seconds: float | None = None) -> 
         health.HealthCheckRequest(service=service),
         _read_health,
         timeout_seconds,
+        is_about_health=True,
     )
 
 

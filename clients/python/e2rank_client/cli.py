@@ -21,7 +21,8 @@ except ImportError as error:
 
 from e2rank_client import verify as verification
 from e2rank_client.calls import MethodChoice
-from e2rank_client.client import DEFAULT_TIMEOUT_SECONDS, E2RankClient
+from e2rank_client.client import E2RankClient
+from e2rank_client.connection import DEFAULT_TIMEOUT_SECONDS
 from e2rank_client.document_file import DocumentFileError, read_documents
 from e2rank_client.errors import E2RankError, InvalidRequestError
 from e2rank_client.local_server import ServerStartError, local_server

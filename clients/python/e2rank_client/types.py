@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray: TypeAlias = NDArray[np.float32]
+BoolArray: TypeAlias = NDArray[np.bool_]
 
 
 class Method(StrEnum):
@@ -249,6 +250,26 @@ class EmbedResult:
     cache_tiers: Sequence[CacheTier]
     usage: EmbedUsage
     timings: EmbedTimings
+    model: ModelIdentity
+    warnings: Sequence[AnswerWarning]
+
+    def vector(self, index: int) -> Vector:
+        """Return one text's embedding as a document brings it to `rerank`."""
+        return Vector(self.vectors[index], self.model.fingerprint)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbedManyResult:
+    """The answer to `embed_many`; its arrays are the caller's own.
+
+    `vectors` is float32 [texts, dimension] and `truncated` bool [texts], both
+    in the texts' order and as in `EmbedResult`. `usage` is the batches' sum, and
+    `warnings` has each of theirs once.
+    """
+
+    vectors: FloatArray
+    truncated: BoolArray
+    usage: EmbedUsage
     model: ModelIdentity
     warnings: Sequence[AnswerWarning]
 

@@ -47,7 +47,8 @@ class EmbeddingServiceServicer(object):
     """
 
     def Embed(self, request, context):
-        """Embeds a batch; all texts or none.
+        """Embeds a batch; all texts or none. Of requests with the same priority,
+        those of more than a few texts come behind every Rerank.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

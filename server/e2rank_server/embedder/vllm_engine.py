@@ -35,6 +35,9 @@ _FULL_PROMPTS_IN_KV_CACHE = 2
 # holds the engine to the end of the step; vLLM's 2048 are no faster on a CPU (measured).
 _CPU_STEP_TOKENS = 512
 
+WORKER_EXTENSION = f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}"
+"""Ends the engine with the process that `GATEWAY_PID_VARIABLE` names (see vllm_worker.py)."""
+
 _starting = threading.Lock()
 """Held while an engine starts: starting writes to the environment of the whole process."""
 
@@ -116,7 +119,7 @@ class EngineStart:
         with _starting, _vllm_environment(), _sigint_blocked():
             from vllm.v1.engine.async_llm import AsyncLLM
 
-            arguments = self._engine_arguments()
+            arguments = self._arguments_in_process()
             self._other_processes = {child.pid for child in multiprocessing.active_children()}
             self._raise_if_abandoned()
             try:
@@ -153,40 +156,69 @@ class EngineStart:
         if self._abandoned.is_set():
             raise StartAbandonedError(f"starting vLLM for {self._profile.name} was called off")
 
-    def _engine_arguments(self) -> Any:  # noqa: ANN401 - AsyncEngineArgs; vllm has no types
+    def _arguments_in_process(self) -> Any:  # noqa: ANN401 - AsyncEngineArgs; vllm has no types
         from vllm.config import PoolerConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
 
-        for_cpu: dict[str, object] = {}
-        if current_platform.is_cpu():
-            # Compiling takes a minute at the first start and gains little for these models.
-            for_cpu["enforce_eager"] = True
-            # Else vLLM takes most of the machine's memory, and refuses to start if
-            # something else has it.
-            for_cpu["kv_cache_memory_bytes"] = _kv_cache_bytes(
-                self._folder, self._profile.max_model_tokens
-            )
-            if self._profile.pooling is Pooling.LAST:
-                for_cpu["max_num_batched_tokens"] = _CPU_STEP_TOKENS
-        extension = WorkerExtension
-        return AsyncEngineArgs(
-            model=str(self._folder),
-            runner="pooling",
+        arguments = engine_arguments(
+            self._profile,
+            self._folder,
             dtype=self._dtype,
-            max_model_len=self._profile.max_model_tokens,
-            pooler_config=PoolerConfig(pooling_type=self._profile.pooling.value),
-            # vLLM fails an assertion if it is on for an encoder, whose tokens all see
-            # one another; MEAN pooling needs all tokens computed, too.
-            enable_prefix_caching=self._prefix_caching and self._profile.pooling is Pooling.LAST,
-            scheduling_policy="priority",
-            worker_extension_cls=f"{extension.__module__}.{extension.__qualname__}",
+            prefix_caching=self._prefix_caching,
+            is_cpu=current_platform.is_cpu(),
+        )
+        pooler_config = PoolerConfig(**arguments.pop("pooler_config"))
+        return AsyncEngineArgs(
+            pooler_config=pooler_config,
+            worker_extension_cls=WORKER_EXTENSION,
             enable_logging_iteration_details=True,  # to the stat logger, not to a log
             disable_log_stats=True,
             use_tqdm_on_load=False,
-            seed=0,
-            **for_cpu,
+            **arguments,
         )
+
+
+def engine_arguments(
+    profile: Profile,
+    folder: Path,
+    *,
+    dtype: Literal["bfloat16", "float32"],
+    prefix_caching: bool,
+    is_cpu: bool,
+) -> dict[str, Any]:
+    """Return what makes vLLM serve the profile, here or as a server: AsyncEngineArgs' names.
+
+    Values are text, numbers, booleans and, for `pooler_config`, a dict.
+    """
+    arguments: dict[str, Any] = {
+        "model": str(folder),
+        "runner": "pooling",
+        "dtype": dtype,
+        "max_model_len": profile.max_model_tokens,
+        "pooler_config": {"pooling_type": profile.pooling.value},
+        # vLLM fails an assertion if it is on for an encoder, whose tokens all see
+        # one another; MEAN pooling needs all tokens computed, too.
+        "enable_prefix_caching": prefix_caching and profile.pooling is Pooling.LAST,
+        "scheduling_policy": "priority",
+        "seed": 0,
+    }
+    if is_cpu:
+        # Compiling takes a minute at the first start and gains little for these models.
+        arguments["enforce_eager"] = True
+        # Else vLLM takes most of the machine's memory, and refuses to start if
+        # something else has it.
+        arguments["kv_cache_memory_bytes"] = _kv_cache_bytes(folder, profile.max_model_tokens)
+        if profile.pooling is Pooling.LAST:
+            arguments["max_num_batched_tokens"] = _CPU_STEP_TOKENS
+    return arguments
+
+
+def runs_on_cpu() -> bool:
+    """Say whether vLLM, as it is installed here, computes on the CPU. Blocks: imports vllm."""
+    with _starting, _vllm_environment():
+        from vllm.platforms import current_platform
+    return bool(current_platform.is_cpu())
 
 
 def choose_dtype(dtype: DtypeChoice) -> Literal["bfloat16", "float32"]:
@@ -196,9 +228,7 @@ def choose_dtype(dtype: DtypeChoice) -> Literal["bfloat16", "float32"]:
     """
     if dtype != "auto":
         return dtype
-    with _starting, _vllm_environment():
-        from vllm.platforms import current_platform
-    if not current_platform.is_cpu():
+    if not runs_on_cpu():
         return "bfloat16"
     return "bfloat16" if cpu_has_bfloat16(Path("/proc/cpuinfo").read_text()) else "float32"
 
@@ -222,28 +252,39 @@ def _kv_cache_bytes(folder: Path, max_model_tokens: int) -> int:
     return int(_FULL_PROMPTS_IN_KV_CACHE * max_model_tokens * bytes_per_token)
 
 
-def _variables() -> dict[str, str]:
-    """Environment of vLLM's processes. What the user has set stays as it is."""
+def engine_variables() -> dict[str, str]:
+    """Return variables for vLLM's processes that the user has not set."""
     cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
-    wanted = {
-        "VLLM_CPU_OMP_THREADS_BIND": cores,  # else one core is left unused
-        # vLLM keeps primitives of its own for each layer; oneDNN's cache of 1024 would keep
-        # others beside them, one for each number of tokens that ever came: in 20 minutes of
-        # all lengths MiniLM's worker grew from .8 to 2.4 GB. With this it stays at 1.2 GB,
-        # and is no slower (5,100 tokens/s instead of 5,000; measured).
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8",
+    return _unset(
+        {
+            "VLLM_CPU_OMP_THREADS_BIND": cores,  # else one core is left unused
+            # vLLM keeps primitives of its own for each layer; oneDNN's cache of 1024 would keep
+            # others beside them, one for each number of tokens that ever came: in 20 minutes of
+            # all lengths MiniLM's worker grew from .8 to 2.4 GB. With this it stays at 1.2 GB,
+            # and is no slower (5,100 tokens/s instead of 5,000; measured).
+            "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8",
+            "PYTHONWARNINGS": "ignore::FutureWarning",
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+            "HF_HUB_OFFLINE": "1",  # the model is a local folder
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+    )
+
+
+def _variables_in_process() -> dict[str, str]:
+    """Beside those of every engine: nothing but errors in the gateway's log, and its process id."""
+    quiet = {
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
         "TORCH_LOGS": "-all",  # errors only
         "TORCH_CPP_LOG_LEVEL": "ERROR",
-        "PYTHONWARNINGS": "ignore::FutureWarning",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "HF_HUB_OFFLINE": "1",  # the model is a local folder
-        "TOKENIZERS_PARALLELISM": "false",
     }
-    unset = {name: value for name, value in wanted.items() if name not in os.environ}
-    return unset | {GATEWAY_PID_VARIABLE: str(os.getpid())}
+    return engine_variables() | _unset(quiet) | {GATEWAY_PID_VARIABLE: str(os.getpid())}
+
+
+def _unset(variables: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if name not in os.environ}
 
 
 @contextmanager
@@ -254,7 +295,7 @@ def _vllm_environment() -> Iterator[None]:
     from where whatever is started later, such as Triton, would inherit them.
     """
     before = dict(os.environ)
-    os.environ.update(_variables())
+    os.environ.update(_variables_in_process())
     # vllm configures its logger only after it has logged a few lines.
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
     try:

@@ -13,6 +13,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from e2rank_server.errors import OverloadedError
 
@@ -28,10 +29,21 @@ def estimate_tokens(num_bytes: int, max_tokens: int) -> int:
     return min(num_bytes // _BYTES_PER_TOKEN + 1, max_tokens)
 
 
+class _Waiting(NamedTuple):
+    """Work in the queue, in the order in which it is compared; no two arrivals are equal."""
+
+    priority: int
+    arrival: int
+    cost: int
+    limit: int
+    turn: asyncio.Future[None]
+
+
 class WorkGate:
     """Admits estimated tokens of work up to a bound; the rest waits, up to another.
 
     Waiting work is admitted by priority (lower first), then in order of arrival.
+    Work may be told to leave a part of the bound to others.
     """
 
     def __init__(self, max_running_tokens: int, max_waiting_tokens: int) -> None:
@@ -39,7 +51,7 @@ class WorkGate:
         self._max_waiting = max_waiting_tokens
         self._running = 0
         self._waiting = 0
-        self._queue: list[tuple[int, int, int, asyncio.Future[None]]] = []
+        self._queue: list[_Waiting] = []
         self._arrivals = itertools.count()
         self._typical_seconds = _MIN_RETRY_SECONDS
 
@@ -54,17 +66,21 @@ class WorkGate:
         return self._waiting
 
     @asynccontextmanager
-    async def admit(self, tokens: int, priority: int = 0) -> AsyncIterator[float]:
+    async def admit(
+        self, tokens: int, priority: int = 0, *, share: float = 1.0
+    ) -> AsyncIterator[float]:
         """Hold a permit for the duration of the block; yields the seconds waited for it.
 
-        Work larger than the bound is admitted alone.
+        It is given while the running tokens stay within `share` of the bound;
+        work larger than that counts as that much.
 
         Raises:
             OverloadedError: too much is waiting already.
         """
-        cost = min(tokens, self._max_running)
+        limit = int(self._max_running * share)
+        cost = min(tokens, limit)
         arrived = time.monotonic()
-        await self._acquire(cost, priority)
+        await self._acquire(cost, limit, priority)
         admitted = time.monotonic()
         try:
             yield admitted - arrived
@@ -73,8 +89,9 @@ class WorkGate:
             self._typical_seconds += _SMOOTHING * (held - self._typical_seconds)
             self._release(cost)
 
-    async def _acquire(self, cost: int, priority: int) -> None:
-        if not self._queue and self._running + cost <= self._max_running:
+    async def _acquire(self, cost: int, limit: int, priority: int) -> None:
+        is_next = not self._queue or priority < self._queue[0].priority
+        if is_next and self._running + cost <= limit:
             self._running += cost
             return
         if self._waiting + cost > self._max_waiting:
@@ -84,7 +101,7 @@ class WorkGate:
                 retry_after_seconds=max(self._typical_seconds, _MIN_RETRY_SECONDS),
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queue, (priority, next(self._arrivals), cost, turn))
+        heapq.heappush(self._queue, _Waiting(priority, next(self._arrivals), cost, limit, turn))
         self._waiting += cost
         try:
             await turn
@@ -102,11 +119,11 @@ class WorkGate:
 
     def _admit_waiting(self) -> None:
         while self._queue:
-            _, _, cost, turn = self._queue[0]
-            if not turn.cancelled():
-                if self._running + cost > self._max_running:
+            first = self._queue[0]
+            if not first.turn.cancelled():
+                if self._running + first.cost > first.limit:
                     return
-                self._running += cost
-                self._waiting -= cost
-                turn.set_result(None)
+                self._running += first.cost
+                self._waiting -= first.cost
+                first.turn.set_result(None)
             heapq.heappop(self._queue)

@@ -1,16 +1,25 @@
-"""Embed: vectors of queries and documents, as retrieval and Rerank use them."""
+"""Embed: vectors of queries and documents, as retrieval and Rerank use them.
+
+A large batch goes through in slices, a few at once. Its passes come behind those
+of reranks, in the gate's queue and in the model's, and leave a part of the gate
+to them, so that bulk embedding cannot starve them.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import numpy as np
 
 from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
 from e2rank_server.engine.admission import WorkGate, estimate_tokens
+from e2rank_server.engine.concurrency import run_all
 from e2rank_server.engine.document_vectors import DocumentVectors
 from e2rank_server.engine.query import instruction_warnings, query_truncated_warning
+from e2rank_server.engine.urgency import Urgency, pass_priority
 from e2rank_server.profiles.profile import Profile
 from e2rank_server.tokenizer.protocol import Tokenizer
 from e2rank_server.types import (
@@ -25,7 +34,13 @@ from e2rank_server.types import (
 
 # Each slice takes a permit of its own, so that reranks get their turn between
 # the slices of a large batch.
-_TEXTS_PER_PERMIT = 128
+_TEXTS_PER_SLICE = 64
+# So that one is tokenized and looked up while another is computed.
+_SLICES_AT_ONCE = 3
+# Up to so many texts, somebody waits for the answer.
+_MAX_URGENT_TEXTS = 8
+# Of the permits; the rest is for whoever is in a hurry.
+_BATCH_SHARE = 0.5
 
 
 class EmbeddingEngine:
@@ -55,24 +70,27 @@ class EmbeddingEngine:
         timings = Timings()
         is_query = request.input_type is InputType.QUERY
         embed_slice = self._embed_queries if is_query else self._embed_documents
-        parts = [
-            await embed_slice(request, first, timings)
-            for first in range(0, len(request.inputs), _TEXTS_PER_PERMIT)
-        ]
+        turns = asyncio.Semaphore(_SLICES_AT_ONCE)
+
+        async def in_turn(first: int) -> EmbedOutcome:
+            async with turns:
+                return await embed_slice(request, first, timings)
+
+        parts = await run_all(map(in_turn, range(0, len(request.inputs), _TEXTS_PER_SLICE)))
         timings.total_seconds = time.monotonic() - started
         return self._outcome(request, parts, timings)
 
     async def _embed_documents(
         self, request: EmbedRequest, first: int, timings: Timings
     ) -> EmbedOutcome:
-        inputs = request.inputs[first : first + _TEXTS_PER_PERMIT]
+        inputs = request.inputs[first : first + _TEXTS_PER_SLICE]
         documents = [Document(text=each.text, title=each.title) for each in inputs]
         sought = await self._documents.look_up(request.namespace, documents)
         timings.lookup_seconds += sought.lookup_seconds
         cost = sought.estimated_tokens(self._profile.prompts.max_document_tokens)
-        async with self._gate.admit(cost, request.priority) as waited:
+        async with self._admit(cost, request) as (waited, priority):
             timings.queue_seconds += waited
-            found = await self._documents.complete(sought, request.priority)
+            found = await self._documents.complete(sought, priority)
         timings.documents_seconds += found.seconds
         return EmbedOutcome(
             vectors=found.vectors,
@@ -85,10 +103,10 @@ class EmbeddingEngine:
     async def _embed_queries(
         self, request: EmbedRequest, first: int, timings: Timings
     ) -> EmbedOutcome:
-        inputs = request.inputs[first : first + _TEXTS_PER_PERMIT]
+        inputs = request.inputs[first : first + _TEXTS_PER_SLICE]
         limit = self._profile.prompts.max_query_tokens
         cost = sum(estimate_tokens(len(each.text.encode()), limit) for each in inputs)
-        async with self._gate.admit(cost, request.priority) as waited:
+        async with self._admit(cost, request) as (waited, priority):
             timings.queue_seconds += waited
             started = time.monotonic()
             texts = await self._tokenizer.tokenize_texts(
@@ -96,7 +114,7 @@ class EmbeddingEngine:
             )
             tokenized = time.monotonic()
             vectors = await self._embedder.embed(
-                [EmbedderPrompt(text.token_ids) for text in texts], priority=request.priority
+                [EmbedderPrompt(text.token_ids) for text in texts], priority=priority
             )
             timings.tokenize_seconds += tokenized - started
             timings.prompt_seconds += time.monotonic() - tokenized
@@ -107,6 +125,19 @@ class EmbeddingEngine:
             usage=EmbedUsage(tokens=sum(len(text.token_ids) for text in texts)),
             timings=timings,
         )
+
+    @asynccontextmanager
+    async def _admit(self, cost: int, request: EmbedRequest) -> AsyncIterator[tuple[float, int]]:
+        """Hold a permit; yields the seconds waited for it and the priority of the passes."""
+        if len(request.inputs) > _MAX_URGENT_TEXTS:
+            urgency, share = Urgency.BATCH, _BATCH_SHARE
+        elif request.input_type is InputType.QUERY:
+            urgency, share = Urgency.PROMPT, 1.0
+        else:
+            urgency, share = Urgency.CANDIDATES, 1.0
+        priority = pass_priority(request.priority, urgency)
+        async with self._gate.admit(cost, priority, share=share) as waited:
+            yield waited, priority
 
     def _outcome(
         self, request: EmbedRequest, parts: Sequence[EmbedOutcome], timings: Timings

@@ -52,6 +52,7 @@ class ServedModel:
         self._tokenizer = tokenizer
         self._embedder = embedder
         self._gate = gate
+        self._is_warm = False
         documents = DocumentVectors(profile, fingerprint, tokenizer, embedder, cache, secret)
         self._reranking = RerankEngine(profile, tokenizer, embedder, documents, gate)
         self._embedding = EmbeddingEngine(profile, tokenizer, embedder, documents, gate)
@@ -72,11 +73,14 @@ class ServedModel:
     async def warm_up(self) -> None:
         """Run one request of each kind of pass, so that the first caller does not pay for it."""
         await self.rerank(_WARM_UP)
+        self._is_warm = True
 
     async def check_health(self) -> None:
-        """Raise UnavailableError if a backend is away."""
+        """Raise UnavailableError if a backend is away; warms up if nothing has done so yet."""
         await self._tokenizer.check_health()
         await self._embedder.check_health()
+        if not self._is_warm:
+            await self.warm_up()
 
 
 def _describe(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
+from e2rank_server.engine.urgency import Urgency, pass_priority
 from e2rank_server.profiles.profile import Profile
 from e2rank_server.tokenizer.protocol import Tokenizer
 from e2rank_server.types import AnswerWarning, FloatArray, InputType, TextInput, WarningCode
@@ -35,7 +36,9 @@ async def embed_query(
     started = time.monotonic()
     [text] = await tokenizer.tokenize_texts(InputType.QUERY, [TextInput(query)], instruction)
     tokenized = time.monotonic()
-    vectors = await embedder.embed([EmbedderPrompt(text.token_ids)], priority=priority)
+    vectors = await embedder.embed(
+        [EmbedderPrompt(text.token_ids)], priority=pass_priority(priority, Urgency.PROMPT)
+    )
     warnings = instruction_warnings(profile, profile.prompts.query_template, instruction)
     if text.is_truncated:
         warnings.append(query_truncated_warning(profile))

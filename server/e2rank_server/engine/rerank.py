@@ -19,6 +19,7 @@ from e2rank_server.engine.concurrency import run_both
 from e2rank_server.engine.document_vectors import DocumentVectors, Found, Sought, num_bytes
 from e2rank_server.engine.query import QueryPass, embed_query, instruction_warnings
 from e2rank_server.engine.scoring import best_first, cosine_scores, scale_first_stage_scores
+from e2rank_server.engine.urgency import Urgency, pass_priority
 from e2rank_server.errors import FieldViolation, InvalidRequestError
 from e2rank_server.profiles.profile import Pooling, Profile
 from e2rank_server.tokenizer.protocol import ListwisePromptInput, Tokenizer
@@ -100,7 +101,8 @@ class RerankEngine:
         sought = await self._documents.look_up(request.namespace, request.documents)
         timings.lookup_seconds = sought.lookup_seconds
         cost = self._cost(request, plan, sought)
-        async with self._gate.admit(cost, request.priority) as waited:
+        priority = pass_priority(request.priority, Urgency.PROMPT)
+        async with self._gate.admit(cost, priority) as waited:
             timings.queue_seconds = waited
             vector, found = await self._embed(request, plan, sought, timings, spent)
         timings.documents_seconds = found.seconds
@@ -144,7 +146,9 @@ class RerankEngine:
         spent: _Spent,
     ) -> tuple[FloatArray, Found]:
         """Return the vector to compare with, and the documents' vectors."""
-        complete = self._documents.complete(sought, request.priority)
+        complete = self._documents.complete(
+            sought, pass_priority(request.priority, Urgency.CANDIDATES)
+        )
         if plan is not None and plan.order is PromptOrder.FIRST_STAGE:
             shown = range(plan.num_documents)
             return await run_both(
@@ -192,7 +196,8 @@ class RerankEngine:
         is_by_query = self._profile.listwise_pooling is Pooling.QUERY_TOKENS
         span = prompt.query_span if is_by_query else None
         vectors = await self._embedder.embed(
-            [EmbedderPrompt(prompt.token_ids, span)], priority=request.priority
+            [EmbedderPrompt(prompt.token_ids, span)],
+            priority=pass_priority(request.priority, Urgency.PROMPT),
         )
         timings.tokenize_seconds += tokenized - started
         timings.prompt_seconds += time.monotonic() - tokenized

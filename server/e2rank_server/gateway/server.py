@@ -48,10 +48,12 @@ class GatewayServer:
         address: str,
         max_concurrent_requests: int,
         health_interval_seconds: float,
+        reuse_port: bool = False,
     ) -> None:
         self._models = ServedModels(models, limits.max_name_bytes)
         self._limits = limits
         self._address = address
+        self._reuse_port = reuse_port
         self._gate = GateInterceptor(max_concurrent_requests)
         self._health_interval_seconds = health_interval_seconds
         names = [model.description.profile for model in self._models]
@@ -127,8 +129,8 @@ class GatewayServer:
         return [
             ("grpc.max_receive_message_length", self._limits.max_request_bytes),
             ("grpc.max_send_message_length", -1),  # bounded by what requests may ask for
-            # A port in use must be an error, not a silent share of the traffic.
-            ("grpc.so_reuseport", 0),
+            # Unless it is wanted, a port in use must be an error, not a silent share of traffic.
+            ("grpc.so_reuseport", int(self._reuse_port)),
             # Let clients keep idle connections alive without being taken for a flood.
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
