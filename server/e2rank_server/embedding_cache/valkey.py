@@ -1,0 +1,189 @@
+"""The second tier that all replicas share: Valkey, or Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from e2rank_server.embedding_cache.protocol import Place
+from e2rank_server.errors import ConfigurationError
+
+KEY_PREFIX = "e2rank:v1:"
+MAX_TTL_SECONDS = 365 * 24 * 3600
+
+# An answer this late still fills the memory; the request has long gone on without.
+_SOCKET_SECONDS = 1.0
+_MAX_CONNECTIONS = 16
+# How many keys are read and written with one command and one pipeline. Each
+# answer of a pipeline costs the client some 20 us of the event loop.
+_KEYS_A_READ = 512
+_KEYS_A_WRITE = 128
+_KEYS_A_SCAN = 1000
+
+_SCHEMES = {
+    "valkey": "redis",
+    "valkeys": "rediss",
+    "redis": "redis",
+    "rediss": "rediss",
+    "unix": "unix",
+}
+_URL_OPTIONS = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile")
+
+
+class ValkeyTier:
+    """Keeps values in a Valkey or Redis, alone or a cluster, for `ttl_seconds` (0: no limit).
+
+    The names of keys are in hexadecimal, which costs 40 bytes an entry and has
+    no character that means something in a pattern, so that a namespace can be
+    purged by SCAN and UNLINK, and people can read them.
+
+    It connects when it is first asked, so it does not matter whether the server
+    is there when this one starts. Nothing is tried twice; after a second a call
+    fails. The server should have a `maxmemory` and evict (`allkeys-lfu`).
+    """
+
+    place = Place.SHARED
+
+    def __init__(self, url: str, *, ttl_seconds: int = 0, is_cluster: bool = False) -> None:
+        """Take note of where it is.
+
+        `url` is `valkey://[[user]:password@]host[:port][/database]`, `valkeys://` for
+        TLS, the same with `redis` and `rediss`, or `unix://[user:password@]/path`; its
+        options are those of `_URL_OPTIONS`. No error and no log shows its password.
+
+        Raises:
+            ConfigurationError: the URL is not one of these, or `ttl_seconds` is out of range.
+        """
+        if not 0 <= ttl_seconds <= MAX_TTL_SECONDS:
+            raise ConfigurationError(
+                [
+                    f"embedding cache: ttl_seconds {ttl_seconds} is not 0 (no limit) or between 1 "
+                    f"and {MAX_TTL_SECONDS} (a year)"
+                ]
+            )
+        self._ttl_milliseconds = 1000 * ttl_seconds or None
+        self._client = _cluster_client(url) if is_cluster else _client(url)
+
+    async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """See `SecondTier.get`. A cluster is asked with one pipeline to each of its nodes."""
+        values: list[bytes | None] = []
+        for names in _steps([_name(key) for key in keys], _KEYS_A_READ):
+            if isinstance(self._client, RedisCluster):
+                pipeline = self._client.pipeline()
+                for name in names:
+                    pipeline.get(name)
+                values += await pipeline.execute()
+            else:
+                values += cast("list[bytes | None]", await self._client.mget(names))
+        return values
+
+    async def put(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """See `SecondTier.put`."""
+        entries = [(_name(key), value) for key, value in zip(keys, values, strict=True)]
+        for some in _steps(entries, _KEYS_A_WRITE):
+            pipeline = self._client.pipeline(transaction=False)
+            for name, value in some:
+                pipeline.set(name, value, px=self._ttl_milliseconds)
+            await pipeline.execute()
+
+    async def purge(self, namespace_tag: bytes) -> None:
+        """See `SecondTier.purge`. Goes through all keys of the server, in steps."""
+        found: list[bytes] = []
+        pattern = _name(namespace_tag) + "*"
+        async for name in self._client.scan_iter(match=pattern, count=_KEYS_A_SCAN):
+            found.append(name)
+            if len(found) == _KEYS_A_SCAN:
+                await self._client.unlink(*found)
+                found.clear()
+        if found:
+            await self._client.unlink(*found)
+
+    async def check_health(self) -> None:
+        """See `SecondTier.check_health`."""
+        await self._client.ping()
+
+    async def close(self) -> None:
+        """See `SecondTier.close`."""
+        await self._client.aclose()
+
+
+def _name(key: bytes) -> str:
+    return KEY_PREFIX + key.hex()
+
+
+def _steps(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _connection_options() -> dict[str, Any]:
+    return {
+        "socket_timeout": _SOCKET_SECONDS,
+        "socket_connect_timeout": _SOCKET_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+        # Without HELLO and CLIENT SETINFO, which would be two more round trips a connection.
+        "protocol": 2,
+        "driver_info": None,
+    }
+
+
+def _client(url: str) -> Redis:
+    pool = BlockingConnectionPool.from_url(
+        _checked(url),
+        max_connections=_MAX_CONNECTIONS,
+        timeout=_SOCKET_SECONDS,
+        **_connection_options(),
+    )
+    return Redis.from_pool(pool)
+
+
+def _cluster_client(url: str) -> RedisCluster:
+    try:
+        return RedisCluster.from_url(
+            _checked(url), max_connections=_MAX_CONNECTIONS, **_connection_options()
+        )
+    except RedisError as error:
+        raise ConfigurationError([f"embedding cache: {error}"]) from error
+
+
+def _checked(url: str) -> str:
+    """Return the URL as the client wants it.
+
+    Raises:
+        ConfigurationError: saying what is wrong, without the user and the password.
+    """
+    parts = urlsplit(url)
+    problems = list(_problems(parts))
+    if problems:
+        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        raise ConfigurationError([f"embedding cache {shown}: {problem}" for problem in problems])
+    options = urlencode(parse_qsl(parts.query))
+    return parts._replace(scheme=_SCHEMES[parts.scheme], query=options).geturl()
+
+
+def _problems(parts: SplitResult) -> Iterator[str]:
+    if parts.scheme not in _SCHEMES:
+        yield f"the scheme is none of {', '.join(_SCHEMES)}"
+        return
+    if parts.scheme == "unix":
+        if not parts.path:
+            yield "there is no path"
+    else:
+        if not parts.hostname:
+            yield "there is no host"
+        try:
+            parts.port  # noqa: B018 # raises when it is read
+        except ValueError:
+            yield "the port is not a number from 0 to 65535"
+        database = parts.path.removeprefix("/")
+        if database and not database.isdecimal():
+            yield "what follows the slash is not the number of a database"
+    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in _URL_OPTIONS:
+            yield f"the option {name} is none of {', '.join(_URL_OPTIONS)}"
