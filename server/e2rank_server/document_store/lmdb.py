@@ -1,6 +1,7 @@
 """A document store in one folder of this machine, for one gateway or several processes of it.
 
-    about       b"format" → number; b"raised" → how often any epoch was raised
+    about       b"format" → number; b"raised" → how often any epoch was raised;
+                b"turns" → see `lmdb_writer.py`
     namespaces  name → epoch, documents, stored bytes, name, checksum
     records     prefix, id → record (see `records.py`)
     heads       prefix, id → the record's head
@@ -84,7 +85,7 @@ class LmdbDocumentStore:
             environment.open_db(name)
             for name in (b"about", b"namespaces", b"records", b"heads", b"garbage")
         )
-        self._writer = LmdbWriter(environment)
+        self._writer = LmdbWriter(environment, self._about)
         # A read from a disk that is slow must not stop the event loop.
         self._readers = ThreadPoolExecutor(_READ_THREADS, "document-store-reader")
         self._epochs: tuple[int, Mapping[str, int]] = (0, {})
@@ -173,6 +174,11 @@ class LmdbDocumentStore:
     async def check_health(self) -> None:
         """See `DocumentStore.check_health`."""
         await self._read(lambda transaction: read_counter(transaction, self._about, b"format"))
+
+    async def swept(self) -> None:
+        """Return once what was left of deleted namespaces when it was opened has been removed."""
+        if self._sweeping is not None:
+            await asyncio.wait([self._sweeping])
 
     async def close(self) -> None:
         """Finish the writes that wait, and close the files."""

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import lmdb
 
-from e2rank_server.document_store.lmdb_layout import Transaction
+from e2rank_server.document_store.lmdb_layout import Transaction, read_counter, write_counter
 from e2rank_server.errors import E2RankError
 
 T = TypeVar("T")
@@ -37,8 +37,10 @@ class LmdbWriter:
     LMDB has one writer at a time, so more threads would only wait for each other.
     """
 
-    def __init__(self, environment: lmdb.Environment) -> None:
+    def __init__(self, environment: lmdb.Environment, about: lmdb._Database) -> None:
+        """Begin; `about` has the writer's own entry, too."""
         self._environment = environment
+        self._about = about
         self._waiting: SimpleQueue[_Write[Any] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="document-store-writer", daemon=True)
         self._thread.start()
@@ -85,8 +87,7 @@ class LmdbWriter:
     def _commit(self, group: list[_Write[Any]]) -> None:
         """Apply all in one transaction; if that fails, each in its own."""
         try:
-            with self._environment.begin(write=True) as transaction:
-                outcomes = [_apply(write, transaction) for write in group]
+            outcomes = self._apply(group)
         except Exception as error:  # noqa: BLE001 - raised in the caller; the thread outlives it
             if len(group) == 1:
                 group[0].done.set_exception(error)
@@ -100,8 +101,22 @@ class LmdbWriter:
             else:
                 write.done.set_result(outcome)
 
+    def _apply(self, group: list[_Write[Any]]) -> list[Any]:
+        """Return what became of each: its result, or an E2RankError."""
+        try:
+            with self._environment.begin(write=True) as transaction:
+                return [_outcome(write, transaction) for write in group]
+        except lmdb.MapFullError:
+            # What the last transaction freed may be used by the one after the next: without
+            # this, a full file could not be written to again, however much was deleted.
+            with self._environment.begin(write=True) as transaction:
+                turns = read_counter(transaction, self._about, b"turns")
+                write_counter(transaction, self._about, b"turns", turns + 1)
+            with self._environment.begin(write=True) as transaction:
+                return [_outcome(write, transaction) for write in group]
 
-def _apply(write: _Write[Any], transaction: Transaction) -> Any:  # noqa: ANN401 - or its error
+
+def _outcome(write: _Write[Any], transaction: Transaction) -> Any:  # noqa: ANN401 - or its error
     try:
         return write.apply(transaction)
     except E2RankError as error:
