@@ -77,8 +77,10 @@ redis.call('HINCRBY', KEYS[3], 'stored_bytes', needed)
 return outcomes
 """
 
+# What deletes is let in when memory is full.
+
 # KEYS: records, heads, statistics. ARGV: bytes counted beside id and record, then the ids
-_DELETE = """
+_DELETE = """#!lua flags=allow-oom
 local existed, deleted, freed = {}, 0, 0
 for i = 2, #ARGV do
     local length = redis.call('HSTRLEN', KEYS[1], ARGV[i])
@@ -99,13 +101,13 @@ end
 return existed
 """
 
-_RAISE_EPOCH = """
+_RAISE_EPOCH = """#!lua flags=allow-oom
 redis.call('INCR', KEYS[1])
 return redis.call('HINCRBY', KEYS[2], ARGV[1], 1)
 """
 
 # UNLINK frees the memory of large hashes beside the server's other work.
-_DROP = """
+_DROP = """#!lua flags=allow-oom
 local held = redis.call('HMGET', KEYS[3], 'documents', 'stored_bytes')
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
 return held

@@ -53,6 +53,7 @@ _NOTE_FORMAT = """
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
 return tonumber(redis.call('GET', KEYS[1]))
 """
+_SYNC_KEY_SECONDS = 10 * 365 * 24 * 3600
 # Less than the socket's patience, so that it is Valkey that says "not yet".
 _SYNC_SHARE = 0.8
 _CLUSTER_ATTEMPTS = 3
@@ -169,7 +170,8 @@ class DurableValkey:
         except BaseException as error:
             if client is not self._single:
                 await client.aclose()
-            if isinstance(error, _NO_ENTRY):
+            # While it connects, the client wraps them.
+            if isinstance(error, _NO_ENTRY) or isinstance(error.__cause__, _NO_ENTRY):
                 raise ConfigurationError([f"document store: Valkey refuses: {error}"]) from error
             raise
         return client
@@ -177,6 +179,7 @@ class DurableValkey:
     async def _check(self, client: _Client) -> None:
         problems = await _problems(client)
         if not problems:
+            await client.set(_SYNC_KEY, "")
             found = await self._run(client, _NOTE_FORMAT, [_FORMAT_KEY], [_FORMAT])
             if found > _FORMAT:
                 problems = [
@@ -198,7 +201,8 @@ class DurableValkey:
             return await client.execute_command(*evaluate)
         pipeline = client.pipeline(transaction=False)
         pipeline.execute_command(*evaluate)
-        pipeline.set(_SYNC_KEY, "")
+        # A write that a server without free memory allows, too.
+        pipeline.expire(_SYNC_KEY, _SYNC_KEY_SECONDS)
         pipeline.waitaof(1, 0, int(self._timeout_seconds * _SYNC_SHARE * 1000))
         answer, _, (synced, _) = await pipeline.execute()
         if not synced:
