@@ -1,69 +1,101 @@
-"""The first tier: a byte-bounded arena in memory, evicting the least recently used."""
+"""The first tier: a byte-bounded arena of vectors in memory."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import asyncio
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from e2rank_server.embedding_cache.protocol import CacheStatistics
+from e2rank_server.embedding_cache import key_table, s3_fifo
+from e2rank_server.embedding_cache.key_table import KeyTable, Slots, Words, signatures_of, words_of
+from e2rank_server.embedding_cache.protocol import CacheStatistics, Place
+from e2rank_server.embedding_cache.s3_fifo import S3Fifo
+from e2rank_server.embedding_cache.values import ElementType, Rows, row_codec
 from e2rank_server.types import FloatArray
 
-# What an entry costs beside its vector: the key object (33 bytes of header and
-# 16 of key) and its place in the ordered index (hash entry, two links, the slot
-# number): 187 measured on CPython 3.11 with 100,000 entries, rounded up for the
-# index's own growth.
-INDEX_BYTES_PER_ENTRY = 256
+FIXED_BYTES = key_table.FIXED_BYTES
+_INDEX_BYTES_PER_ENTRY = key_table.BYTES_PER_SLOT + s3_fifo.BYTES_PER_SLOT
+_MOST_AT_ONCE = 1024
+_MOST_RECLAIMED_AHEAD = 128
+_IN_MEMORY = np.uint8(Place.MEMORY)
+_PURGE_STEP = 8192
+"""Slots looked at before other tasks have their turn: about a millisecond."""
+
+
+def bytes_per_entry(dimension: int, element_type: ElementType) -> int:
+    """Return what an entry costs in memory, index included."""
+    return row_codec(element_type, dimension).row_bytes + _INDEX_BYTES_PER_ENTRY
 
 
 class MemoryEmbeddingCache:
-    """Vectors stand in one contiguous float32 array; the index maps keys to its rows.
+    """Vectors stand in one contiguous array of packed rows; which one leaves, `S3Fifo` says.
 
-    A look-up of many keys is one gather, and no vector is ever a Python object.
-    The arena is reserved whole, index included in `max_bytes`, but the operating
-    system gives it memory only as it fills, so it never has to be copied to
-    grow. All methods run to their end without awaiting, so tasks of one event
-    loop never see each other's half-done work.
+    A look-up of many keys is one gather, and neither key nor vector is ever a
+    Python object. Everything is reserved at once, `FIXED_BYTES` and as many
+    entries as fit beside it in `max_bytes`, but the operating system gives it
+    memory only as it fills, and it never has to be copied to grow.
+
+    For one event loop. All methods but `purge` run to their end without
+    awaiting, so tasks never see each other's half-done work.
     """
 
-    def __init__(self, dimension: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        max_bytes: int,
+        element_type: ElementType = ElementType.FLOAT16,
+    ) -> None:
+        self._dimension = dimension
         self._max_bytes = max_bytes
-        self._bytes_per_entry = dimension * 4 + INDEX_BYTES_PER_ENTRY
-        self._max_entries = max_bytes // self._bytes_per_entry
-        self._slots: OrderedDict[bytes, int] = OrderedDict()
-        self._arena: FloatArray = np.empty((self._max_entries, dimension), dtype=np.float32)
-        self._hits = self._misses = self._evictions = 0
+        self._bytes_per_entry = bytes_per_entry(dimension, element_type)
+        self._num_slots = max(0, max_bytes - FIXED_BYTES) // self._bytes_per_entry
+        self._codec = row_codec(element_type, dimension)
+        self._rows: Rows = np.empty((self._num_slots, self._codec.row_bytes), dtype=np.uint8)
+        self._table = KeyTable(self._num_slots)
+        self._policy = S3Fifo(self._num_slots)
+        self._num_used = 0
+        """Slots from this one on were never used."""
+        self._free: list[int] = []
+        self._entries = self._hits = self._misses = self._evictions = 0
 
-    async def lookup(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.bool_]:
+    async def lookup(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
         """See `EmbeddingCache.lookup`."""
-        index = self._slots
-        slots = np.fromiter((index.get(key, -1) for key in keys), dtype=np.int64, count=len(keys))
-        is_hit: NDArray[np.bool_] = slots >= 0
+        slots = self._table.find(words_of(keys)) if self._entries else np.full(len(keys), -1)
+        is_hit = slots >= 0
         hits = int(np.count_nonzero(is_hit))
         self._hits += hits
         self._misses += len(keys) - hits
         if hits == len(keys):
-            np.take(self._arena, slots, axis=0, out=out, mode="clip")
+            self._read(slots, out)
         elif hits:
-            out[is_hit] = self._arena[slots[is_hit]]
-        for key in keys:
-            if key in index:
-                index.move_to_end(key)
-        return is_hit
+            slots = slots[is_hit]
+            vectors = np.empty((hits, self._dimension), dtype=np.float32)
+            self._read(slots, vectors)
+            out[is_hit] = vectors
+        else:
+            slots = slots[:0]
+        self._policy.hit(slots)
+        return is_hit * _IN_MEMORY
 
     async def store(self, keys: Sequence[bytes], vectors: FloatArray) -> None:
-        """See `EmbeddingCache.store`."""
-        if not self._max_entries:
+        """See `EmbeddingCache.store`. Vectors that the element type cannot hold are left out."""
+        if not self._num_slots:
             return
-        for key, vector in zip(keys, vectors, strict=True):
-            slot = self._slots.get(key)
-            if slot is None:
-                slot = self._free_slot()
-                self._slots[key] = slot
-            self._arena[slot] = vector
-            self._slots.move_to_end(key)
+        # What enters at once evicts at once: so much of it that little but the least used leaves.
+        at_once = min(_MOST_AT_ONCE, max(1, self._num_slots // 16))
+        for start in range(0, len(keys), at_once):
+            part = slice(start, start + at_once)
+            self._store(keys[part], self._codec.encode(vectors[part]))
+
+    async def purge(self, namespace_tag: bytes) -> None:
+        """See `EmbeddingCache.purge`. What is stored while it runs may stay."""
+        for start in range(0, self._num_used, _PURGE_STEP):
+            slots = self._table.slots_under(namespace_tag, start, start + _PURGE_STEP)
+            if len(slots):
+                self._forget(slots)
+            await asyncio.sleep(0)
 
     def statistics(self) -> CacheStatistics:
         """See `EmbeddingCache.statistics`."""
@@ -71,15 +103,60 @@ class MemoryEmbeddingCache:
             hits=self._hits,
             misses=self._misses,
             evictions=self._evictions,
-            entries=len(self._slots),
-            resident_bytes=len(self._slots) * self._bytes_per_entry,
+            rejected=0,
+            entries=self._entries,
+            resident_bytes=self._entries * self._bytes_per_entry,
             max_bytes=self._max_bytes,
         )
 
-    def _free_slot(self) -> int:
-        """Return the row for a new entry, evicting the oldest one when the arena is full."""
-        if len(self._slots) < self._max_entries:
-            return len(self._slots)
-        _, slot = self._slots.popitem(last=False)
-        self._evictions += 1
-        return slot
+    def _read(self, slots: Slots, out: FloatArray) -> None:
+        self._codec.decode(self._rows.take(slots, axis=0, mode="clip"), out)
+
+    def _store(self, keys: Sequence[bytes], rows: Rows) -> None:
+        valid = self._codec.is_valid(rows)
+        # A key that comes twice is stored once, with its last vector.
+        last = {key: at for at, key in enumerate(keys) if valid[at]}
+        words = words_of(list(last))
+        rows = rows[list(last.values())]
+        slots = self._table.find(words)
+        is_new = slots < 0
+        # Before room is made for the others, which may evict these.
+        self._rows[slots[~is_new]] = rows[~is_new]
+        if is_new.any():
+            self._insert(words[is_new], rows[is_new])
+
+    def _insert(self, words: Words, rows: Rows) -> None:
+        slots = self._take_slots(len(words))
+        self._rows[slots] = rows
+        self._policy.admit(slots, signatures_of(words))
+        self._entries += len(slots)
+        displaced = self._table.insert(words, slots)
+        if len(displaced):
+            self._evictions += len(displaced)
+            self._forget(displaced)
+
+    def _take_slots(self, count: int) -> Slots:
+        """Return slots for so many new entries; in a full arena, from those that leave."""
+        fresh = min(count, self._num_slots - self._num_used)
+        slots = np.empty(count, dtype=np.int64)
+        slots[:fresh] = np.arange(self._num_used, self._num_used + fresh)
+        self._num_used += fresh
+        if missing := count - fresh:
+            if missing > len(self._free):
+                # Ahead of need, since one at a time would cost as much each.
+                ahead = min(_MOST_RECLAIMED_AHEAD, self._num_slots // 128)
+                self._reclaim(max(missing - len(self._free), ahead))
+            slots[fresh:] = self._free[-missing:]
+            del self._free[-missing:]
+        return slots
+
+    def _reclaim(self, count: int) -> None:
+        slots, evicted = self._policy.reclaim(count)
+        self._table.remove(slots)
+        self._free.extend(slots.tolist())
+        self._entries -= evicted
+        self._evictions += evicted
+
+    def _forget(self, slots: Slots) -> None:
+        self._table.remove(slots)
+        self._entries -= self._policy.kill(slots)
