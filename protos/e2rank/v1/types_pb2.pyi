@@ -32,6 +32,7 @@ class WarningCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WARNING_CODE_INSTRUCTION_IGNORED: _ClassVar[WarningCode]
     WARNING_CODE_PROMPT_DOCUMENTS_SHRUNK: _ClassVar[WarningCode]
     WARNING_CODE_FIRST_STAGE_SCORES_EXPERIMENTAL: _ClassVar[WarningCode]
+    WARNING_CODE_DOCUMENTS_NOT_EMBEDDED: _ClassVar[WarningCode]
 
 class CacheTier(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -55,6 +56,7 @@ WARNING_CODE_QUERY_TRUNCATED: WarningCode
 WARNING_CODE_INSTRUCTION_IGNORED: WarningCode
 WARNING_CODE_PROMPT_DOCUMENTS_SHRUNK: WarningCode
 WARNING_CODE_FIRST_STAGE_SCORES_EXPERIMENTAL: WarningCode
+WARNING_CODE_DOCUMENTS_NOT_EMBEDDED: WarningCode
 CACHE_TIER_UNSPECIFIED: CacheTier
 CACHE_TIER_CALLER: CacheTier
 CACHE_TIER_MEMORY: CacheTier

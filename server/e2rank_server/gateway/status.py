@@ -11,10 +11,12 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from e2rank_server.errors import (
+    DataLossError,
     E2RankError,
     InvalidRequestError,
     ModelMismatchError,
     OverloadedError,
+    QuotaExceededError,
     UnavailableError,
     UnknownModelError,
 )
@@ -26,6 +28,8 @@ _CODES: tuple[tuple[type[E2RankError], grpc.StatusCode], ...] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownModelError, grpc.StatusCode.NOT_FOUND),
     (ModelMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
+    (QuotaExceededError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (DataLossError, grpc.StatusCode.DATA_LOSS),
     (OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (UnavailableError, grpc.StatusCode.UNAVAILABLE),
 )
@@ -87,6 +91,8 @@ def _pack(
     trailing: list[tuple[str, str | bytes]] = []
     if isinstance(error, InvalidRequestError):
         details.append(_bad_request(error))
+    if isinstance(error, QuotaExceededError):
+        details.append(_quota_failure(error))
     if retry_seconds is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(math.ceil(retry_seconds * 1000))
@@ -111,6 +117,15 @@ def _dynamic_parts(error: BaseException | None) -> dict[str, str]:
             parts = {"field": error.field}
         case UnavailableError():
             parts = {"backend": error.backend}
+        case QuotaExceededError():
+            parts = {
+                "namespace": error.namespace,
+                "stored_bytes": str(error.stored_bytes),
+                "needed_bytes": str(error.needed_bytes),
+                "max_bytes": str(error.max_bytes),
+            }
+        case DataLossError():
+            parts = {"namespace": error.namespace, "document_id": error.document_id or ""}
         case _:
             parts = {}
     return {name: _cut(value, _MAX_METADATA_VALUE_BYTES) for name, value in parts.items()}
@@ -137,6 +152,15 @@ def _bad_request(error: InvalidRequestError) -> error_details_pb2.BadRequest:
         if bad_request.ByteSize() > _MAX_VIOLATIONS_BYTES:
             break
     return bad_request
+
+
+def _quota_failure(error: QuotaExceededError) -> error_details_pb2.QuotaFailure:
+    quota = error_details_pb2.QuotaFailure()
+    quota.violations.add(
+        subject=_cut(f"namespace:{error.namespace}", _MAX_METADATA_VALUE_BYTES),
+        description=_cut(str(error), _MAX_MESSAGE_BYTES),
+    )
+    return quota
 
 
 def _cut(text: str, max_bytes: int) -> str:
