@@ -217,6 +217,19 @@ async def test_a_full_file_is_unavailable_and_half_of_nothing_is_written(
     await store.close()
 
 
+async def test_a_write_that_does_not_fit_fails_none_beside_it(tmp_path: Path) -> None:
+    store = await LmdbPlace(tmp_path, quota=QUOTA, max_bytes=512 * 1024).open()
+    texts = ["small", "x" * 600_000, "small"]
+    outcomes = await asyncio.gather(
+        *(store.put("n", [stored(f"{number}", text)]) for number, text in enumerate(texts)),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [list, UnavailableError, list]
+    assert [each is None for each in await store.get("n", ["0", "1", "2"])] == [False, True, False]
+    assert (await store.statistics("n")).documents == 2
+    await store.close()
+
+
 async def test_a_full_disk_is_unavailable_and_half_of_nothing_is_written(
     place: LmdbPlace,
 ) -> None:

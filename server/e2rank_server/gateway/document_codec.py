@@ -82,7 +82,7 @@ def encode_put_response(report: PutReport) -> document_pb2.PutDocumentsResponse:
     """Convert what became of a put."""
     outcomes = list(report.outcomes)
     response = document_pb2.PutDocumentsResponse(
-        outcomes=[document_pb2.PutOutcome.Value(f"PUT_OUTCOME_{outcome}") for outcome in outcomes],
+        outcomes=[_OUTCOMES[outcome] for outcome in outcomes],
         documents_new=outcomes.count(PutOutcome.NEW),
         documents_unchanged=outcomes.count(PutOutcome.UNCHANGED),
         documents_replaced=outcomes.count(PutOutcome.REPLACED),
