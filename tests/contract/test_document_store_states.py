@@ -30,6 +30,9 @@ from tests.document_stores import (
     stored,
 )
 
+# Needs no inference stack, but seconds.
+pytestmark = pytest.mark.e2e
+
 NAMESPACES = st.sampled_from(["", "n", "{n}"])
 IDS = ["a", "b", "c" * 401, "ü\0"]
 TEXTS = st.builds(
@@ -148,7 +151,7 @@ def check(place: Place) -> None:
 
     Machine.place = place
     Machine.TestCase.settings = settings(
-        max_examples=10,
+        max_examples=25,
         stateful_step_count=15,
         deadline=None,
         suppress_health_check=list(HealthCheck),

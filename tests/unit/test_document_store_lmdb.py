@@ -72,6 +72,7 @@ def lines_of(process: subprocess.Popen[str]) -> list[str]:
     return output.split()
 
 
+@pytest.mark.e2e
 async def test_what_a_killed_process_acknowledged_is_there_and_right(place: LmdbPlace) -> None:
     process = other_process(
         place,
@@ -230,6 +231,7 @@ async def test_a_write_that_does_not_fit_fails_none_beside_it(tmp_path: Path) ->
     await store.close()
 
 
+@pytest.mark.e2e
 async def test_a_full_disk_is_unavailable_and_half_of_nothing_is_written(
     place: LmdbPlace,
 ) -> None:
