@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from e2rank_server.embedding_cache.protocol import Place
 
@@ -50,3 +50,10 @@ class FakeSecondTier:
         if self.error is not None:
             raise self.error
         await self.answers.wait()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds; fail if it does not for long."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 # nothing signals a counter
+            await asyncio.sleep(0.001)

@@ -48,6 +48,9 @@ class _Found:
 class LmdbTier:
     """Keeps values in a folder, in at most `max_bytes` of disk, across restarts.
 
+    A value of 800 bytes takes about 1500 of them, and in the long run they are
+    seven eighths full.
+
     Entries are written into the newest of four segments, each an LMDB file.
     When it is full, a new one is begun and the oldest is removed: eviction is
     one `unlink`, gives its disk back at once and leaves no list of free pages to

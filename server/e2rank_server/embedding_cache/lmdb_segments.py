@@ -23,16 +23,22 @@ MIN_BYTES = 4 << 20
 
 _FORMAT_KEY = b"format"
 _FILE_NAME = re.compile(r"segment-(\d{10})\.lmdb")
-_MAX_READERS = 512
+# Room for a thousand readers.
+_LOCK_FILE_BYTES = 1 << 16
 
 # What LMDB raises about a file that is not as it left it.
 CORRUPTION = (
+    lmdb.BadTxnError,
     lmdb.CorruptedError,
+    lmdb.CursorFullError,
     lmdb.IncompatibleError,
     lmdb.InvalidError,
+    lmdb.PageFullError,
     lmdb.PageNotFoundError,
     lmdb.VersionMismatchError,
 )
+# And about one that says of itself that it is larger than can be.
+_CORRUPTION_ON_OPENING = (*CORRUPTION, lmdb.MapResizedError, lmdb.MemoryError)
 
 
 @dataclass(slots=True, eq=False)
@@ -109,9 +115,15 @@ class SegmentFolder:
             number = self.segments[0].number + 1 if self.segments else 1
             while self._has_no_room():
                 self._remove(self.segments[-1])
-            self._open(number, self._folder / f"segment-{number:010d}.lmdb")
+            path = self._folder / f"segment-{number:010d}.lmdb"
+            try:
+                begun = self._open(number, path)
+            except (OSError, lmdb.Error):
+                _unlink(path)  # what there is of it, on a full disk
+                raise
+            self.segments = (begun, *self.segments)
             self._list()
-            return self.segments[0]
+            return begun
 
     def remove(self, segment: Segment) -> None:
         """Remove a segment with all that is in it."""
@@ -158,41 +170,38 @@ class SegmentFolder:
         mtime_ns = self._folder.stat().st_mtime_ns
         is_open = {segment.inode: segment for segment in self.segments}
         found: dict[int, Segment] = {}
-        for path in self._folder.iterdir():
+        for path in list(self._folder.iterdir()):
             if match := _FILE_NAME.fullmatch(path.name):
-                segment = is_open.get(path.stat().st_ino)
-                segment = segment or self._open(int(match[1]), path)
-                if segment is not None:
-                    found[segment.number] = segment
+                number = int(match[1])
+                try:
+                    found[number] = is_open.get(path.stat().st_ino) or self._open(number, path)
+                except _CORRUPTION_ON_OPENING as error:
+                    self._move_aside(path, str(error))
         # Segments that are gone close when the last reader lets go of them.
         self.segments = tuple(found[number] for number in sorted(found, reverse=True))
         self._listed_mtime_ns = mtime_ns
 
-    def _open(self, number: int, path: Path) -> Segment | None:
-        """Open a segment, made if it does not exist; None if it had to be moved aside."""
+    def _open(self, number: int, path: Path) -> Segment:
+        """Open a segment, made if it does not exist."""
+        _allocate(_lock_file(path))
+        env = lmdb.open(
+            str(path),
+            map_size=self.segment_bytes,
+            subdir=False,
+            mode=0o600,
+            metasync=False,
+            readahead=False,
+            max_dbs=1,
+            max_spare_txns=1,
+            lib_version=0,
+        )
         try:
-            env = lmdb.open(
-                str(path),
-                map_size=self.segment_bytes,
-                subdir=False,
-                mode=0o600,
-                metasync=False,
-                readahead=False,
-                max_dbs=1,
-                max_readers=_MAX_READERS,
-                max_spare_txns=1,
-                lib_version=0,
-            )
-            try:
-                _fill_up(path, env)
-                env.reader_check()
-                return Segment(number, path, path.stat().st_ino, env, _values(env, path))
-            except BaseException:
-                env.close()
-                raise
-        except CORRUPTION as error:
-            self._move_aside(path, str(error))
-            return None
+            _fill_up(path, env, self.segment_bytes)
+            env.reader_check()
+            return Segment(number, path, path.stat().st_ino, env, _values(env, path))
+        except BaseException:
+            env.close()
+            raise
 
     def _move_aside(self, path: Path, reason: str) -> None:
         aside = self._folder / "corrupt.lmdb"
@@ -206,8 +215,7 @@ class SegmentFolder:
         )
 
     def _remove(self, segment: Segment) -> None:
-        segment.path.unlink(missing_ok=True)
-        _lock_file(segment.path).unlink(missing_ok=True)
+        _unlink(segment.path)
         self.segments = tuple(each for each in self.segments if each is not segment)
 
     def _has_no_room(self) -> bool:
@@ -221,15 +229,36 @@ def _lock_file(path: Path) -> Path:
     return path.with_name(path.name + "-lock")
 
 
-def _fill_up(path: Path, env: lmdb.Environment) -> None:
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    _lock_file(path).unlink(missing_ok=True)
+
+
+def _allocate(lock_file: Path) -> None:
+    """Give a lock file its disk before it is mapped.
+
+    LMDB makes it with a hole, and writing into a mapped hole when the disk is
+    full kills the process.
+    """
+    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _fill_up(path: Path, env: lmdb.Environment, max_missing_bytes: int) -> None:
     """Give a file that was cut short its length back.
 
     Reading a mapped page beyond the end of its file kills the process; a page
     of zeros is refused as corrupt. A file can also be short without harm, by
     pages that were never used.
     """
+    size = path.stat().st_size
     length = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-    if path.stat().st_size < length:
+    if length > size + max_missing_bytes:
+        raise lmdb.CorruptedError(f"{length} bytes by its own account, {size} on disk")
+    if length > size:
         os.truncate(path, length)
 
 

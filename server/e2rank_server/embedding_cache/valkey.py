@@ -9,7 +9,6 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from e2rank_server.embedding_cache.protocol import Place
 from e2rank_server.errors import ConfigurationError
@@ -144,12 +143,13 @@ def _client(url: str) -> Redis:
 
 
 def _cluster_client(url: str) -> RedisCluster:
-    try:
-        return RedisCluster.from_url(
-            _checked(url), max_connections=_MAX_CONNECTIONS, **_connection_options()
+    checked = _checked(url)
+    parts = urlsplit(checked)
+    if parts.scheme == "unix" or parts.path.strip("/") or "db" in dict(parse_qsl(parts.query)):
+        raise ConfigurationError(
+            ["embedding cache: a cluster has neither socket files nor numbers of databases"]
         )
-    except RedisError as error:
-        raise ConfigurationError([f"embedding cache: {error}"]) from error
+    return RedisCluster.from_url(checked, max_connections=_MAX_CONNECTIONS, **_connection_options())
 
 
 def _checked(url: str) -> str:
