@@ -60,6 +60,11 @@ class MemoryEmbeddingCache:
         self._free: list[int] = []
         self._entries = self._hits = self._misses = self._evictions = 0
 
+    @property
+    def reserved_bytes(self) -> int:
+        """Bytes of all that grows with the number of entries; never above `max_bytes`."""
+        return self._rows.nbytes + self._table.nbytes + self._policy.nbytes
+
     async def lookup(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
         """See `EmbeddingCache.lookup`."""
         slots = self._table.find(words_of(keys)) if self._entries else np.full(len(keys), -1)

@@ -26,8 +26,8 @@ _GONE = 255
 _SMALL_SHARE = 0.1
 _DEAD_SHARE = 0.25
 _MANY = 1024
-_SWEEPS = 8
-"""Of the queues before entries in use have to leave, too: what making room may cost at most."""
+_LOOKS = 8
+"""At so many entries each, before those in use have to leave, too: so making room is bounded."""
 
 BYTES_PER_SLOT = 22  # uses 1, is_main 1, signature 4, two queues of 4, one remembered of 8
 
@@ -84,18 +84,18 @@ class S3Fifo:
         Returns them, and how many of them were not gone before.
         """
         reclaimed = self._reclaim_dead(needed)
-        evicted = sweeps = 0
+        looks = 0
         while (missing := needed - sum(map(len, reclaimed))) > 0:
-            is_forced = sweeps >= _SWEEPS
+            is_forced = looks >= _LOOKS
             if len(self._small) > self._small_target or not len(self._main):
-                slots = self._sweep_small(missing, is_forced=is_forced)
+                reclaimed.append(self._reclaim_small(missing, is_forced=is_forced))
             else:
-                slots = self._sweep_main(missing, is_forced=is_forced)
-            evicted += int(np.count_nonzero(self._uses[slots] != _GONE))
-            self._uses[slots] = _GONE
-            reclaimed.append(slots)
-            sweeps += 1
-        return np.concatenate(reclaimed), evicted
+                reclaimed.append(self._reclaim_main(missing, is_forced=is_forced))
+            looks += 1
+        slots = np.concatenate(reclaimed)
+        evicted = int(np.count_nonzero(self._uses[slots] != _GONE))
+        self._uses[slots] = _GONE
+        return slots, evicted
 
     def _reclaim_dead(self, needed: int) -> list[Slots]:
         """Look for entries of the main queue that are gone, if they are many; others lose nothing.
@@ -104,38 +104,50 @@ class S3Fifo:
         after most of the main one was purged.
         """
         found: list[Slots] = []
-        for _ in range(_SWEEPS):
+        for _ in range(_LOOKS):
             is_rare = self._dead_in_main <= _DEAD_SHARE * len(self._main)
             if is_rare or sum(map(len, found)) >= needed:
                 break
-            slots = self._main.pop(_MANY)
+            slots = self._main.first(_MANY)
+            self._main.drop(len(slots))
             is_dead = self._uses[slots] == _GONE
             self._main.push(slots[~is_dead])
             self._dead_in_main -= int(np.count_nonzero(is_dead))
             found.append(slots[is_dead])
         return found
 
-    def _sweep_small(self, count: int, *, is_forced: bool) -> Slots:
-        """Take entries off the small queue; those in use move on, the others are returned."""
-        slots = self._small.pop(count)
-        uses = self._uses[slots]
-        moves = (uses > 0) & (uses != _GONE) & (not is_forced)
-        moving, leaving = slots[moves], slots[~moves]
+    def _reclaim_small(self, needed: int, *, is_forced: bool) -> Slots:
+        """Return entries off the small queue; those in use before them move on."""
+        most = len(self._small) - (self._small_target if len(self._main) else 0)
+        slots, leaves = self._take(self._small, needed, most, is_forced=is_forced)
+        moving, leaving = slots[~leaves], slots[leaves]
         self._uses[moving] = 0
         self._is_main[moving] = True
         self._main.push(moving)
         self._remembered.add(self._signatures[leaving[self._uses[leaving] != _GONE]])
-        return np.asarray(leaving)
+        return leaving
 
-    def _sweep_main(self, count: int, *, is_forced: bool) -> Slots:
-        """Take entries off the main queue; those in use pay a use and go to its other end."""
-        slots = self._main.pop(count)
+    def _reclaim_main(self, needed: int, *, is_forced: bool) -> Slots:
+        """Return entries off the main queue; those in use before them go to its other end."""
+        slots, leaves = self._take(self._main, needed, len(self._main), is_forced=is_forced)
+        self._dead_in_main -= int(np.count_nonzero(self._uses[slots] == _GONE))
+        self._uses[slots[~leaves]] -= 1
+        self._main.push(slots[~leaves])
+        return slots[leaves]
+
+    def _take(
+        self, queue: _Queue, needed: int, most: int, *, is_forced: bool
+    ) -> tuple[Slots, NDArray[np.bool_]]:
+        """Take entries off a queue until `needed` may leave; return which may."""
+        slots = queue.first(min(most, _MANY))
         uses = self._uses[slots]
-        stays = (uses > 0) & (uses != _GONE) & (not is_forced)
-        self._uses[slots[stays]] -= 1
-        self._main.push(slots[stays])
-        self._dead_in_main -= int(np.count_nonzero(uses == _GONE))
-        return np.asarray(slots[~stays])
+        leaves = (uses == 0) | (uses == _GONE) | is_forced
+        count = len(slots)
+        last = np.flatnonzero(leaves)[needed - 1 : needed]
+        if len(last):
+            count = int(last[0]) + 1
+        queue.drop(count)
+        return slots[:count], leaves[:count]
 
 
 class _Queue:
@@ -157,12 +169,14 @@ class _Queue:
         self._ring[np.arange(end, end + len(slots)) % len(self._ring)] = slots
         self._length += len(slots)
 
-    def pop(self, count: int) -> Slots:
+    def first(self, count: int) -> Slots:
         count = min(count, self._length)
-        taken = self._ring[np.arange(self._first, self._first + count) % len(self._ring)]
+        places = np.arange(self._first, self._first + count) % len(self._ring)
+        return np.asarray(self._ring[places], dtype=np.int64)
+
+    def drop(self, count: int) -> None:
         self._first = (self._first + count) % len(self._ring)
         self._length -= count
-        return np.asarray(taken, dtype=np.int64)
 
 
 class _Remembered:
@@ -175,7 +189,7 @@ class _Remembered:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._places = np.zeros((capacity, 2), dtype=np.uint32)  # signature, when
-        self._now = capacity  # so that empty places are long ago
+        self._now = capacity + 1  # so that empty places are long ago
 
     @property
     def nbytes(self) -> int:
