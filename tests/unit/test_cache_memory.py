@@ -228,3 +228,14 @@ async def test_a_purge_that_is_cancelled_leaves_the_cache_whole() -> None:
     assert 0 < left < 100
     places = await cache.lookup(keys(TAGS[1], *range(1, 200, 2)), untouched(100))
     assert np.count_nonzero(places) == left
+
+
+async def test_an_entry_that_leaves_while_it_is_replaced_takes_its_vector_along() -> None:
+    cache = cache_of(64)
+    names = keys(TAGS[0], *range(1, 130, 2))
+    await cache.store(names[:64], vectors(*range(64)))
+    await cache.store([names[0], names[64]], vectors(1000, 64))  # the first is the next to leave
+    out = untouched(2)
+    places = await cache.lookup([names[0], names[64]], out)
+    assert places.astype(bool).tolist() == [False, True]
+    np.testing.assert_allclose(out[1], vectors(64)[0], atol=2**-12)
