@@ -128,7 +128,7 @@ class OverloadedError(E2RankError):
 
 
 class UnavailableError(E2RankError):
-    """A backend (`tokenizer`, `embedder`, `document_store`) cannot answer now and is expected back."""
+    """A backend (say `embedder` or `document_store`) cannot answer now and is expected back."""
 
     reason = "BACKEND_UNAVAILABLE"
 

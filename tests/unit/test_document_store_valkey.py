@@ -67,7 +67,7 @@ async def test_what_was_acknowledged_outlives_a_killed_server(appendfsync: str) 
                 name = f"{worker}-{number % 5}"
                 await store.put("n", [stored(name, f"{number} of {name}"), stored(f"{name}+")])
                 acknowledged[name] = number
-                if number == 30:
+                if number == 12:
                     enough.set()
 
         workers = [asyncio.create_task(put(worker)) for worker in range(8)]
