@@ -27,7 +27,10 @@ def client_url(purpose: str, url: str) -> str:
     Raises:
         ConfigurationError: saying what is wrong, without the user and the password.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError([f"{purpose}: the URL is not one ({error})"]) from None
     problems = list(_problems(parts))
     if problems:
         shown = f"{parts.scheme}://" + (parts.netloc + parts.path).rpartition("@")[2]
@@ -54,6 +57,10 @@ def _problems(parts: SplitResult) -> Iterator[str]:
         database = parts.path.removeprefix("/")
         if database and not database.isdecimal():
             yield "what follows the slash is not the number of a database"
-    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in _OPTIONS:
             yield f"the option {name} is none of {', '.join(_OPTIONS)}"
+        elif name == "db" and not value.isdecimal():
+            yield "the option db is not the number of a database"
+        elif name != "db" and _SCHEMES[parts.scheme] != "rediss":
+            yield f"the option {name} is for valkeys:// and rediss:// only"

@@ -52,40 +52,9 @@ def stored_name(key: bytes) -> str:
 # Where it is
 
 
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        ("http://host:1", "the scheme is none of valkey, valkeys, redis, rediss, unix"),
-        ("host:6379", "the scheme is none of"),
-        ("", "the scheme is none of"),
-        ("valkey://", "there is no host"),
-        ("valkey://host:99999", "the port is not a number from 0 to 65535"),
-        ("valkey://host:port", "the port is not a number from 0 to 65535"),
-        ("valkey://host/first", "what follows the slash is not the number of a database"),
-        ("unix://", "there is no path"),
-        ("valkey://host?socket_timeout=100", "the option socket_timeout is none of db, ssl_ca"),
-        ("valkeys://host?ssl_cert_reqs=none", "the option ssl_cert_reqs is none of"),
-    ],
-)
-def test_an_address_that_is_wrong_is_refused(url: str, problem: str) -> None:
-    with pytest.raises(ConfigurationError, match=problem):
-        ValkeyTier(url)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://somebody:hunter2@host",
-        "valkey://somebody:hunter2@host:port",
-        "valkey://:hunter2@host/x?y=hunter2",
-    ],
-)
-def test_a_wrong_address_is_shown_without_user_and_password(url: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        ValkeyTier(url)
-    assert "host" in str(caught.value)
-    assert "hunter2" not in str(caught.value)
-    assert "somebody" not in str(caught.value)
+def test_an_address_that_is_wrong_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="embedding cache http://host: the scheme is none"):
+        ValkeyTier("http://me:secret@host")
 
 
 @pytest.mark.parametrize("url", ["unix:///a/socket", "valkey://host/3", "valkey://host?db=3"])

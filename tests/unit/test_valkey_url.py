@@ -31,6 +31,9 @@ def test_a_url_is_given_as_the_client_wants_it(url: str, expected: str) -> None:
         ("valkey://me:secret@host/x", "is not the number of a database"),
         ("unix://me:secret@", "there is no path"),
         ("valkey://me:secret@host?protocol=3", "the option protocol is none of db"),
+        ("valkey://me:secret@host?db=x", "the option db is not the number of a database"),
+        ("valkey://me:secret@host?ssl_keyfile=/k", "ssl_keyfile is for valkeys:// and rediss://"),
+        ("valkey://me:secret@[::1", "cache: the URL is not one"),
     ],
 )
 def test_what_is_wrong_is_said_without_the_password(url: str, problem: str) -> None:

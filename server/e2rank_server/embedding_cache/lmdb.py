@@ -41,15 +41,14 @@ _DELETIONS_A_COMMIT = 256
 @dataclass(frozen=True, slots=True)
 class _Found:
     values: list[bytes | None]
-    ageing: list[tuple[bytes, bytes]]
-    """Entries that were in the segment to be removed next."""
+    ageing: list[bytes]
+    """Keys whose values were in the segment to be removed next."""
 
 
 class LmdbTier:
     """Keeps values in a folder, in at most `max_bytes` of disk, across restarts.
 
-    A value of 800 bytes takes about 1500 of them, and in the long run they are
-    seven eighths full.
+    Of the disk about half is values, if these have 800 bytes.
 
     Entries are written into the newest of four segments, each an LMDB file.
     When it is full, a new one is begun and the oldest is removed: eviction is
@@ -71,7 +70,8 @@ class LmdbTier:
     in 180 us on an idle machine, but in seconds beside a busy event loop, since it
     has to win the interpreter lock back for each key. Reads that take longer
     than warm ones do (a page comes from the disk in 50 us to 1 ms, and the loop
-    would wait for it) go on in a thread.
+    would wait for it) go on in a thread. Writing always is in one, and beside an
+    event loop that is never idle gets through some tens of entries a second.
 
     Use it in the process that opens it: an LMDB file must not be used across a
     fork. Other processes may have the same folder open at the same time.
@@ -95,7 +95,7 @@ class LmdbTier:
     async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         """See `SecondTier.get`."""
         values: list[bytes | None] = []
-        ageing: list[tuple[bytes, bytes]] = []
+        ageing: list[bytes] = []
         while len(values) < len(keys):
             step = keys[len(values) : len(values) + _KEYS_A_STEP]
             found = self._read(step, time.monotonic() + _WARM_SECONDS)
@@ -160,23 +160,30 @@ class LmdbTier:
             if still_missing is None:
                 return None
             if segment.number == segments[0].number - NUM_SEGMENTS + 1:
-                there = set(missing).difference(still_missing)
-                found.ageing.extend((keys[at], found.values[at] or b"") for at in there)
+                found.ageing.extend(keys[at] for at in set(missing).difference(still_missing))
             missing = still_missing
         return found
 
-    def _keep_up(self, ageing: list[tuple[bytes, bytes]]) -> None:
+    def _keep_up(self, ageing: list[bytes]) -> None:
         """Have the writer put things in order that a look-up came across, unless it is at it."""
         if self._upkeep is None or self._upkeep.done():
             self._upkeep = self._writer.submit(self._put_in_order, ageing)
 
-    def _put_in_order(self, ageing: list[tuple[bytes, bytes]]) -> None:
+    def _put_in_order(self, ageing: list[bytes]) -> None:
         try:
             for segment in self._folder.segments:
                 if segment.is_corrupt:
                     self._folder.move_aside(segment, "found while reading")
             self._folder.refresh()
-            self._write(ageing)
+            # Read again, since a purge may have come in between.
+            values = self._read_all(ageing).values
+            self._write(
+                [
+                    (key, value)
+                    for key, value in zip(ageing, values, strict=True)
+                    if value is not None
+                ]
+            )
         except (OSError, lmdb.Error, ConfigurationError) as error:
             self._last_error = error
 

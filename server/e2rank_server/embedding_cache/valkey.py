@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 
 from e2rank_server.embedding_cache.protocol import Place
 from e2rank_server.errors import ConfigurationError
+from e2rank_server.valkey_url import client_url
 
 KEY_PREFIX = "e2rank:v1:"
 MAX_TTL_SECONDS = 365 * 24 * 3600
@@ -24,15 +25,6 @@ _MAX_CONNECTIONS = 16
 _KEYS_A_READ = 512
 _KEYS_A_WRITE = 128
 _KEYS_A_SCAN = 1000
-
-_SCHEMES = {
-    "valkey": "redis",
-    "valkeys": "rediss",
-    "redis": "redis",
-    "rediss": "rediss",
-    "unix": "unix",
-}
-_URL_OPTIONS = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile")
 
 
 class ValkeyTier:
@@ -52,12 +44,10 @@ class ValkeyTier:
     def __init__(self, url: str, *, ttl_seconds: int = 0, is_cluster: bool = False) -> None:
         """Take note of where it is.
 
-        `url` is `valkey://[[user]:password@]host[:port][/database]`, `valkeys://` for
-        TLS, the same with `redis` and `rediss`, or `unix://[user:password@]/path`; its
-        options are those of `_URL_OPTIONS`. No error and no log shows its password.
+        For `url` see `valkey_url`. No error and no log shows its password.
 
         Raises:
-            ConfigurationError: the URL is not one of these, or `ttl_seconds` is out of range.
+            ConfigurationError: the URL is wrong, or `ttl_seconds` is out of range.
         """
         if not 0 <= ttl_seconds <= MAX_TTL_SECONDS:
             raise ConfigurationError(
@@ -134,7 +124,7 @@ def _connection_options() -> dict[str, Any]:
 
 def _client(url: str) -> Redis:
     pool = BlockingConnectionPool.from_url(
-        _checked(url),
+        client_url("embedding cache", url),
         max_connections=_MAX_CONNECTIONS,
         timeout=_SOCKET_SECONDS,
         **_connection_options(),
@@ -143,47 +133,10 @@ def _client(url: str) -> Redis:
 
 
 def _cluster_client(url: str) -> RedisCluster:
-    checked = _checked(url)
+    checked = client_url("embedding cache", url)
     parts = urlsplit(checked)
     if parts.scheme == "unix" or parts.path.strip("/") or "db" in dict(parse_qsl(parts.query)):
         raise ConfigurationError(
             ["embedding cache: a cluster has neither socket files nor numbers of databases"]
         )
     return RedisCluster.from_url(checked, max_connections=_MAX_CONNECTIONS, **_connection_options())
-
-
-def _checked(url: str) -> str:
-    """Return the URL as the client wants it.
-
-    Raises:
-        ConfigurationError: saying what is wrong, without the user and the password.
-    """
-    parts = urlsplit(url)
-    problems = list(_problems(parts))
-    if problems:
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        raise ConfigurationError([f"embedding cache {shown}: {problem}" for problem in problems])
-    options = urlencode(parse_qsl(parts.query))
-    return parts._replace(scheme=_SCHEMES[parts.scheme], query=options).geturl()
-
-
-def _problems(parts: SplitResult) -> Iterator[str]:
-    if parts.scheme not in _SCHEMES:
-        yield f"the scheme is none of {', '.join(_SCHEMES)}"
-        return
-    if parts.scheme == "unix":
-        if not parts.path:
-            yield "there is no path"
-    else:
-        if not parts.hostname:
-            yield "there is no host"
-        try:
-            parts.port  # noqa: B018 # raises when it is read
-        except ValueError:
-            yield "the port is not a number from 0 to 65535"
-        database = parts.path.removeprefix("/")
-        if database and not database.isdecimal():
-            yield "what follows the slash is not the number of a database"
-    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in _URL_OPTIONS:
-            yield f"the option {name} is none of {', '.join(_URL_OPTIONS)}"
