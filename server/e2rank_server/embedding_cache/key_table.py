@@ -69,7 +69,7 @@ class KeyTable:
         hashes = _hashes(words)
         lanes = self._lanes.take(self._buckets(hashes), axis=0, mode="clip")
         prints = lanes.view(np.uint32).reshape(len(words), 2 * _LANES, 2)[:, :, 1]
-        matches = np.flatnonzero(prints == _prints(hashes)[:, np.newaxis])
+        (matches,) = (prints == _prints(hashes)[:, np.newaxis]).reshape(-1).nonzero()
         found: Slots = (lanes.reshape(-1).take(matches) & _SLOT).view(np.int64)
         known = self._keys.take(found, axis=0, mode="clip")
         if known.tobytes() == words.tobytes():

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from e2rank_server.embedding_cache.key_table import Slots
 
-_MOST_USES = 3
+_ONE_MORE = np.array([1, 2, 3, 3], dtype=np.uint8)  # uses are counted up to three
 _GONE = 255
 _SMALL_SHARE = 0.1
 _DEAD_SHARE = 0.25
@@ -57,7 +57,7 @@ class S3Fifo:
 
     def hit(self, slots: Slots) -> None:
         """Note that entries were asked for."""
-        self._uses[slots] = np.minimum(self._uses[slots] + 1, _MOST_USES)
+        self._uses[slots] = _ONE_MORE.take(self._uses.take(slots))
 
     def admit(self, slots: Slots, signatures: Signatures) -> None:
         """Queue new entries."""

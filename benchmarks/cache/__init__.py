@@ -1,0 +1,1 @@
+"""What the embedding cache can do: `python -m benchmarks.cache [FOLDER]`."""
