@@ -64,7 +64,9 @@ class LmdbTier:
     last commit. `sync=False` would be faster in the writer thread, which nobody
     waits for, but after a loss of power could leave a root whose pages were
     never written. A writable map (`writemap`) would turn a full disk into
-    SIGBUS. LMDB pages have no checksum: the values bring their own.
+    SIGBUS. LMDB pages have no checksum: the values bring their own, and what is
+    not a page any more is refused. Against a disk that puts a whole page in
+    another's place nothing helps: LMDB may end the process at the next write.
 
     Warm reads run on the event loop, where 100 take some 120 us: a thread answers
     in 180 us on an idle machine, but in seconds beside a busy event loop, since it
