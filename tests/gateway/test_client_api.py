@@ -446,6 +446,17 @@ async def test_a_message_beyond_the_servers_limit_has_an_error_of_its_own() -> N
     await grpc_server.stop(None)
 
 
+@pytest.mark.parametrize("kind", ["async", "blocking"])
+async def test_an_option_of_the_channel_overrides_the_clients_own(
+    server: CannedServer, kind: str
+) -> None:
+    server.answer = rerank_pb2.RerankResponse(results=[rerank_pb2.RerankResult(id="x" * 2000)])
+    options = [("grpc.max_receive_message_length", 1000)]
+    async with open_client(kind, server.address, channel_options=options) as client:
+        with pytest.raises(MessageTooLargeError):
+            await client.rerank("q", ["d"])
+
+
 async def test_health_is_reported(server: CannedServer, client: Any) -> None:
     await server.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     assert await client.check_health() is HealthStatus.NOT_SERVING
