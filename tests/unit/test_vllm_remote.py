@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from e2rank_server.embedder.fake import FakeEmbedder
+from e2rank_server.embedder.identity import ProbeReferences
 from e2rank_server.embedder.protocol import EmbedderPrompt
 from e2rank_server.embedder.vllm_remote.embedder import VllmRemoteEmbedder
 from e2rank_server.embedder.vllm_remote.failure import FailureReason, RefusedError
@@ -431,6 +432,45 @@ class TestReplicas:
             await asyncio.gather(*tasks)
             assert replica.state == "READY"
 
+    async def test_a_request_that_hangs_from_before_does_not_hold_up_a_server_on_probation(
+        self, servers: list[FakeVllmServer], tmp_path: Path
+    ) -> None:
+        server = servers[0]
+        async with remote_embedder(tmp_path, server.url) as embedder:
+            server.fault = Fault.HANG
+            hanging = start(embedder, prompt(500))
+            await eventually(lambda: len(server.requests) == 1)
+            server.fault = Fault.STATUS_500
+            with pytest.raises(UnavailableError):
+                await embedder.embed([prompt(501)])
+            server.fault = None
+            await embedder.wait_until_ready()
+            await embedder.embed([prompt(502)])
+            assert embedder._dispatcher.replicas[0].state == "READY"
+            assert not hanging.done()
+            hanging.cancel()
+            await asyncio.wait({hanging})
+
+    async def test_a_defect_in_a_check_is_logged_and_the_check_repeated(
+        self,
+        servers: list[FakeVllmServer],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        check = ProbeReferences.check
+
+        def fail_once(self: ProbeReferences, vectors: FloatArray) -> None:
+            monkeypatch.setattr(ProbeReferences, "check", check)
+            raise KeyError("a defect")
+
+        expectation = Expectation(PROFILE, PROBES, references(tmp_path))
+        monkeypatch.setattr(ProbeReferences, "check", fail_once)
+        embedder = await VllmRemoteEmbedder.start(expectation, [servers[0].url], limits=FAST)
+        await embedder.wait_until_ready()
+        await embedder.close()
+        assert "a defect" in caplog.text
+
     async def test_rests_grow_with_each_failure_in_a_row_up_to_a_bound(self) -> None:
         limits = replace(FAST, first_rest_seconds=1, max_rest_seconds=10)
         assert [limits.rest_seconds(n) for n in (1, 2, 3, 4, 5, 1000)] == [1, 2, 4, 8, 10, 10]
@@ -583,6 +623,12 @@ async def test_a_url_that_is_none_is_a_configuration_error(
     expectation = Expectation(PROFILE, PROBES, references(tmp_path))
     with pytest.raises(ConfigurationError, match=problem):
         await VllmRemoteEmbedder.start(expectation, [url])
+
+
+async def test_no_url_at_all_is_a_configuration_error(tmp_path: Path) -> None:
+    expectation = Expectation(PROFILE, PROBES, references(tmp_path))
+    with pytest.raises(ConfigurationError, match="no vLLM URL"):
+        await VllmRemoteEmbedder.start(expectation, [])
 
 
 async def test_credentials_in_a_url_are_refused_and_not_repeated(tmp_path: Path) -> None:
