@@ -227,10 +227,10 @@ async def test_an_address_is_a_name_or_any_grpc_target(scheme: str, tmp_path: Pa
 
 @BOTH_CLIENTS
 async def test_an_unavailable_server_is_asked_again(server: CannedServer, kind: str) -> None:
-    server.answer = in_turn(failure(UNAVAILABLE, "gone"), failure(UNAVAILABLE, "gone"), OK)
+    server.answer = in_turn(failure(UNAVAILABLE, "gone"), OK)
     async with open_client(kind, server.address) as client:
         await client.get_model()
-    assert len(server.arrivals) == 3
+    assert len(server.arrivals) == 2
 
 
 @BOTH_CLIENTS
@@ -247,11 +247,11 @@ async def test_a_request_beyond_grpcs_retry_buffer_is_repeated_too(
 async def test_a_server_that_asks_to_be_left_alone_for_a_while_is(
     server: CannedServer, kind: str
 ) -> None:
-    server.answer = in_turn(pushback(400), OK)
+    server.answer = in_turn(pushback(250), OK)
     async with open_client(kind, server.address) as client:
         await client.get_model()
     first, second = server.arrivals
-    assert second - first > 0.35  # the policy's own wait is 0.1 s
+    assert second - first > 0.2  # the policy's own wait is 0.1 s
 
 
 @BOTH_CLIENTS
@@ -301,7 +301,7 @@ async def test_repetitions_end_at_the_calls_deadline(server: CannedServer, kind:
     server.answer = pushback(60_000)
     async with open_client(kind, server.address) as client:
         with pytest.raises(DeadlineExceededError):
-            await client.get_model(timeout_seconds=0.2)
+            await client.get_model(timeout_seconds=0.1)
     assert len(server.arrivals) == 1
 
 
@@ -439,7 +439,7 @@ async def test_both_attempts_end_at_the_calls_deadline(
         await connect(client, servers)
         answer_all(servers, forever)
         with pytest.raises(DeadlineExceededError):
-            await client.get_model(timeout_seconds=0.4)
+            await client.get_model(timeout_seconds=0.3)
         for server in servers:
             await asyncio.wait_for(server.cancelled.wait(), 10)
 
