@@ -572,6 +572,19 @@ class TestIdentity:
         assert asked(impostor) == [[501]]  # and its answer was thrown away
         await impostor.stop()
 
+    async def test_a_connection_to_a_wrong_server_is_given_up_for_one_that_may_be_right(
+        self, servers: list[FakeVllmServer], tmp_path: Path
+    ) -> None:
+        impostor = FakeVllmServer(OtherModel(PROFILE.dimension))
+        await impostor.start()
+        async with (
+            LoadBalancer(impostor, servers[0]).running() as url,
+            remote_embedder(tmp_path, url) as embedder,
+        ):
+            await embedder.embed([prompt(500)])
+        await impostor.stop()
+        assert not impostor.requests
+
     async def test_behind_a_load_balancer_only_the_servers_of_the_model_answer(
         self, servers: list[FakeVllmServer], tmp_path: Path
     ) -> None:

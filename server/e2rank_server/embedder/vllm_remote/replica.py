@@ -134,7 +134,7 @@ class Replica:
 
     async def close(self) -> None:
         """Close all connections."""
-        for lane in self._lanes:
+        for lane in tuple(self._lanes):
             await lane.close()
 
     async def _watch(self) -> None:
@@ -182,12 +182,22 @@ class Replica:
 
     @asynccontextmanager
     async def _lane(self) -> AsyncIterator[Lane]:
-        """Borrow a lane: the one used last, whose connection is the least likely to be gone."""
+        """Borrow a lane: the one used last, whose connection is the least likely to be gone.
+
+        One that failed is closed: behind a load balancer, it leads to a server
+        that another connection may not lead to.
+        """
         lane = self._free_lanes.pop() if self._free_lanes else self._new_lane()
         try:
             yield lane
-        finally:
+        except ReplicaError:
+            self._lanes.remove(lane)
+            await lane.close()
+            raise
+        except BaseException:
             self._free_lanes.append(lane)
+            raise
+        self._free_lanes.append(lane)
 
     def _new_lane(self) -> Lane:
         seconds = self._limits.request_timeout_seconds
