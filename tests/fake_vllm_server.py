@@ -217,7 +217,7 @@ class LoadBalancer:
     async def running(self) -> AsyncIterator[str]:
         server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
         try:
-            yield "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         finally:
             server.close()
             self.drop()

@@ -130,6 +130,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> None:
         max_concurrent_requests=settings.max_concurrent_requests,
         health_interval_seconds=settings.health_interval_seconds,
         reuse_port=settings.reuse_port == "on",
+        max_connection_age_seconds=settings.max_connection_age_seconds,
     )
     address = await gateway.start()
     stack.push_async_callback(gateway.stop, settings.drain_seconds)

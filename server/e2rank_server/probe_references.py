@@ -1,4 +1,4 @@
-"""Makes the reference vectors that ship with the package: `python -m e2rank_server.probe_references`.
+"""Makes the reference vectors that ship with the package.
 
     python -m e2rank_server.probe_references all-minilm-l6-v2 smollm2-135m
 

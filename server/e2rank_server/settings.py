@@ -239,6 +239,12 @@ class Settings:
     health_interval_seconds: float = _setting(
         _seconds, "2", "how often the backends' health is checked"
     )
+    max_connection_age_seconds: float = _setting(
+        _seconds,
+        "600",
+        "after so long a client is asked to connect again, so that it finds new replicas; calls in "
+        "progress go on, and 0 never asks",
+    )
     drain_seconds: float = _setting(
         _seconds, "10", "how long requests in progress may finish after SIGTERM or Ctrl-C"
     )

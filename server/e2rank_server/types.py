@@ -52,6 +52,9 @@ class InputType(StrEnum):
 class CacheTier(StrEnum):
     """Where a document's vector came from."""
 
+    # Enum's own hash is Python code, and every result's tier is looked up.
+    __hash__ = str.__hash__
+
     CALLER = "CALLER"
     MEMORY = "MEMORY"
     COMPUTED = "COMPUTED"
@@ -91,7 +94,9 @@ class AnswerWarning:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, nor RankedDocument: a frozen object takes three times as long to make, and a
+# request has hundreds. Nothing changes them.
+@dataclass(slots=True)
 class Document:
     """A candidate. It has a text, a vector, or both.
 
@@ -136,7 +141,7 @@ class RerankRequest:
     """None means the profile's default method with its default options."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RankedDocument:
     """`index` is the document's position in the request; `relevance_score` a cosine."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import grpc
@@ -12,15 +12,13 @@ import grpc.aio
 import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2, status_pb2
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_status import rpc_status
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
 
+import e2rank_client
 from e2rank.v1 import (
     embedding_pb2,
-    embedding_pb2_grpc,
     model_pb2,
-    model_pb2_grpc,
     rerank_pb2,
     rerank_pb2_grpc,
     types_pb2,
@@ -49,6 +47,14 @@ from e2rank_client import (
     Vector,
     WarningCode,
 )
+from tests.gateway.canned_server import (
+    CannedServer,
+    canned_server,
+    failure,
+    forever,
+    open_client,
+    reason,
+)
 
 IDENTITY = types_pb2.ModelIdentity(
     profile="small",
@@ -60,79 +66,16 @@ IDENTITY = types_pb2.ModelIdentity(
 )
 
 
-class CannedServer:
-    """Answers every RPC with `answer`, or by calling it; keeps the last request."""
-
-    def __init__(self) -> None:
-        self.answer: Any = None
-        self.request: Any = None
-        self.cancelled = asyncio.Event()
-        self.health = health.aio.HealthServicer()
-        self.address = ""
-
-    async def respond(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        self.request = request
-        try:
-            return await self.answer(context) if callable(self.answer) else self.answer
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-
-    # The names by which the generated code looks handlers up.
-    Rerank = Embed = GetModel = ListModels = respond
-
-
 @pytest.fixture
 async def server() -> AsyncIterator[CannedServer]:
-    canned = CannedServer()
-    unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    grpc_server = grpc.aio.server(options=unlimited)
-    rerank_pb2_grpc.add_RerankServiceServicer_to_server(canned, grpc_server)
-    embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(canned, grpc_server)
-    model_pb2_grpc.add_ModelServiceServicer_to_server(canned, grpc_server)
-    health_pb2_grpc.add_HealthServicer_to_server(canned.health, grpc_server)
-    canned.address = f"127.0.0.1:{grpc_server.add_insecure_port('127.0.0.1:0')}"
-    await grpc_server.start()
-    yield canned
-    await grpc_server.stop(None)
-
-
-class InThread:
-    """The blocking client, with each method in a thread so that the server's loop can run."""
-
-    def __init__(self, client: E2RankClient) -> None:
-        self._client = client
-
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        method = getattr(self._client, name)
-        return lambda *args, **kwargs: asyncio.to_thread(method, *args, **kwargs)
+    async with canned_server() as canned:
+        yield canned
 
 
 @pytest.fixture(params=["async", "blocking"])
 async def client(server: CannedServer, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
-    if request.param == "async":
-        async with AsyncE2RankClient(server.address, max_attempts=1) as async_client:
-            yield async_client
-    else:
-        with E2RankClient(server.address, max_attempts=1) as blocking_client:
-            yield InThread(blocking_client)
-
-
-def failure(code: grpc.StatusCode, message: str, *details: Any) -> Callable[[Any], Awaitable[None]]:
-    """Make an answer that ends the call with a status and its google.rpc details."""
-    status = status_pb2.Status(code=code.value[0], message=message)
-    for detail in details:
-        status.details.add().Pack(detail)
-    trailers = rpc_status.to_status(status).trailing_metadata
-
-    async def abort(context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await context.abort(code, message, (*trailers, ("x-request-id", "r-7")))
-
-    return abort
-
-
-def reason(name: str) -> error_details_pb2.ErrorInfo:
-    return error_details_pb2.ErrorInfo(reason=name, domain="e2rank.v1")
+    async with open_client(request.param, server.address, max_attempts=1) as either:
+        yield either
 
 
 async def test_rerank_sends_all_that_was_asked(server: CannedServer, client: Any) -> None:
@@ -282,7 +225,14 @@ async def test_embed_returns_float32_vectors_that_view_the_message(
         ("b", "", False),
     ]
     assert server.request.input_type == embedding_pb2.INPUT_TYPE_DOCUMENT
-    assert answer.vectors.base is not None  # a view, not a copy
+    received: Any = answer.vectors
+    while isinstance(received, np.ndarray):
+        assert not received.flags.owndata
+        received = received.base
+    assert received == values.tobytes()  # the one bytes object that all are views of
+    assert np.shares_memory(answer.vectors, np.frombuffer(received, np.uint8))
+    assert np.shares_memory(answer.vectors, answer.vector(1).values)
+    assert not answer.vectors.flags.writeable
     assert answer.vectors.dtype == np.float32
     np.testing.assert_array_equal(answer.vectors, values)
     np.testing.assert_array_equal(answer.vector(1).values, values[1])
@@ -432,10 +382,6 @@ async def test_no_server_is_unavailable() -> None:
             await nobody.get_model()
 
 
-async def forever(_context: Any) -> None:
-    await asyncio.Event().wait()
-
-
 async def test_a_call_ends_at_its_timeout_and_the_server_stops_working(
     server: CannedServer, client: Any
 ) -> None:
@@ -443,6 +389,14 @@ async def test_a_call_ends_at_its_timeout_and_the_server_stops_working(
     with pytest.raises(DeadlineExceededError):
         await client.rerank("q", ["d"], timeout_seconds=0.2)
     await asyncio.wait_for(server.cancelled.wait(), 10)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+async def test_a_timeout_that_is_none_is_refused(client: Any, seconds: float) -> None:
+    with pytest.raises(ValueError, match="not positive and finite"):
+        await client.get_model(timeout_seconds=seconds)
+    with pytest.raises(ValueError, match="timeout_seconds"):
+        E2RankClient("localhost:1", timeout_seconds=seconds)
 
 
 async def test_a_call_without_a_timeout_has_the_clients(server: CannedServer) -> None:
@@ -492,6 +446,17 @@ async def test_a_message_beyond_the_servers_limit_has_an_error_of_its_own() -> N
     await grpc_server.stop(None)
 
 
+@pytest.mark.parametrize("kind", ["async", "blocking"])
+async def test_an_option_of_the_channel_overrides_the_clients_own(
+    server: CannedServer, kind: str
+) -> None:
+    server.answer = rerank_pb2.RerankResponse(results=[rerank_pb2.RerankResult(id="x" * 2000)])
+    options = [("grpc.max_receive_message_length", 1000)]
+    async with open_client(kind, server.address, channel_options=options) as client:
+        with pytest.raises(MessageTooLargeError):
+            await client.rerank("q", ["d"])
+
+
 async def test_health_is_reported(server: CannedServer, client: Any) -> None:
     await server.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     assert await client.check_health() is HealthStatus.NOT_SERVING
@@ -531,7 +496,9 @@ async def test_all_calls_share_one_connection(server: CannedServer, client: Any)
     assert len(peers) == 1
 
 
-@pytest.mark.parametrize("name", ["rerank", "embed", "get_model", "list_models", "check_health"])
+@pytest.mark.parametrize(
+    "name", ["rerank", "embed", "embed_many", "get_model", "list_models", "check_health"]
+)
 def test_both_clients_have_the_same_methods_with_real_signatures(name: str) -> None:
     blocking = inspect.signature(getattr(E2RankClient, name))
     awaitable = inspect.signature(getattr(AsyncE2RankClient, name))
@@ -539,3 +506,21 @@ def test_both_clients_have_the_same_methods_with_real_signatures(name: str) -> N
     assert next(iter(blocking.parameters)) == "self"
     assert "timeout_seconds" in blocking.parameters
     assert awaitable.return_annotation == Awaitable[blocking.return_annotation]
+
+
+def test_both_clients_are_made_from_the_same_arguments() -> None:
+    blocking = inspect.signature(E2RankClient).parameters
+    awaitable = inspect.signature(AsyncE2RankClient).parameters
+    assert list(blocking) == list(awaitable)
+    assert [p.default for p in blocking.values()] == [p.default for p in awaitable.values()]
+
+
+def test_help_names_every_argument_of_a_client() -> None:
+    for name in inspect.signature(E2RankClient).parameters:
+        assert f"{name}: " in (E2RankClient.__doc__ or "")
+
+
+def test_everything_exported_is_there_and_everything_there_is_exported() -> None:
+    exported = {name for name in vars(e2rank_client) if not name.startswith("_")}
+    modules = {name for name in exported if inspect.ismodule(getattr(e2rank_client, name))}
+    assert exported - modules == set(e2rank_client.__all__)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from e2rank.v1 import model_pb2, rerank_pb2
+from e2rank.v1 import model_pb2, model_pb2_grpc, rerank_pb2
 from e2rank_server.errors import ConfigurationError
 from e2rank_server.gateway.server import GatewayServer
 from tests.fakes import DESCRIPTION, FakeServedModel
@@ -146,3 +148,34 @@ async def test_calls_that_outlast_the_drain_are_cancelled(gateway: Gateway) -> N
     assert gateway.model.cancelled.is_set()
     with pytest.raises(grpc.aio.AioRpcError):
         await call
+
+
+async def test_calls_that_come_while_clients_learn_of_a_stop_are_answered(
+    gateway: Gateway,
+) -> None:
+    watcher = gateway.health.Watch(health_pb2.HealthCheckRequest())
+    stopping = asyncio.create_task(gateway.server.stop(30))
+    while (await watcher.read()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+        pass
+    assert len((await gateway.rerank(rerank_request())).results) == 2
+    await stopping
+
+
+async def test_an_old_connection_is_replaced_without_a_failed_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = GatewayServer(
+        [FakeServedModel()],
+        LIMITS,
+        address="127.0.0.1:0",
+        max_concurrent_requests=1,
+        health_interval_seconds=1,
+        max_connection_age_seconds=0.05,
+    )
+    caplog.set_level(logging.DEBUG, "e2rank_server.access")
+    async with grpc.aio.insecure_channel(await server.start()) as channel:
+        models = model_pb2_grpc.ModelServiceStub(channel)
+        async with asyncio.timeout(20):
+            while len({record.args[-1] for record in caplog.records}) < 2:
+                await models.ListModels(model_pb2.ListModelsRequest())
+    await server.stop(0)

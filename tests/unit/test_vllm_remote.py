@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from e2rank_server.embedder.fake import FakeEmbedder
+from e2rank_server.embedder.identity import ProbeReferences
 from e2rank_server.embedder.protocol import EmbedderPrompt
 from e2rank_server.embedder.vllm_remote.embedder import VllmRemoteEmbedder
 from e2rank_server.embedder.vllm_remote.failure import FailureReason, RefusedError
@@ -167,9 +168,11 @@ class TestRequests:
     ) -> None:
         limits = replace(FAST, max_connections=3, max_request_prompts=1)
         balancer = LoadBalancer(servers[0])
-        async with balancer.running() as url:
-            async with remote_embedder(tmp_path, url, limits=limits) as embedder:
-                await embedder.embed([prompt(500 + i) for i in range(50)])
+        async with (
+            balancer.running() as url,
+            remote_embedder(tmp_path, url, limits=limits) as embedder,
+        ):
+            await embedder.embed([prompt(500 + i) for i in range(50)])
         # And one more that watches it.
         assert balancer.num_connections <= 4
         assert servers[0].num_checks == balancer.num_connections
@@ -329,7 +332,7 @@ class TestReplicas:
         limits = replace(RESTING, request_timeout_seconds=0.2)
         servers[0].fault = Fault.HANG
         async with remote_embedder(tmp_path, servers[0].url, limits=limits) as embedder:
-            with pytest.raises(UnavailableError, match="EJECTED .TIMED_OUT"):
+            with pytest.raises(UnavailableError, match=r"EJECTED \(TIMED_OUT"):
                 await embedder.embed([prompt(500)])
 
     async def test_a_request_is_tried_on_three_servers_at_most(
@@ -399,7 +402,7 @@ class TestReplicas:
         await servers[0].stop()
         async with remote_embedder(tmp_path, servers[0].url, is_ready=False) as embedder:
             await eventually(lambda: "UNREACHABLE" in embedder._dispatcher.replicas[0].describe())
-            with pytest.raises(UnavailableError, match="is CONNECTING .UNREACHABLE"):
+            with pytest.raises(UnavailableError, match=r"is CONNECTING \(UNREACHABLE"):
                 await embedder.embed([prompt(500)])
             await servers[0].start()
             await embedder.wait_until_ready()
@@ -428,6 +431,45 @@ class TestReplicas:
             server.embedder.release()
             await asyncio.gather(*tasks)
             assert replica.state == "READY"
+
+    async def test_a_request_that_hangs_from_before_does_not_hold_up_a_server_on_probation(
+        self, servers: list[FakeVllmServer], tmp_path: Path
+    ) -> None:
+        server = servers[0]
+        async with remote_embedder(tmp_path, server.url) as embedder:
+            server.fault = Fault.HANG
+            hanging = start(embedder, prompt(500))
+            await eventually(lambda: len(server.requests) == 1)
+            server.fault = Fault.STATUS_500
+            with pytest.raises(UnavailableError):
+                await embedder.embed([prompt(501)])
+            server.fault = None
+            await embedder.wait_until_ready()
+            await embedder.embed([prompt(502)])
+            assert embedder._dispatcher.replicas[0].state == "READY"
+            assert not hanging.done()
+            hanging.cancel()
+            await asyncio.wait({hanging})
+
+    async def test_a_defect_in_a_check_is_logged_and_the_check_repeated(
+        self,
+        servers: list[FakeVllmServer],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        check = ProbeReferences.check
+
+        def fail_once(self: ProbeReferences, vectors: FloatArray) -> None:
+            monkeypatch.setattr(ProbeReferences, "check", check)
+            raise KeyError("a defect")
+
+        expectation = Expectation(PROFILE, PROBES, references(tmp_path))
+        monkeypatch.setattr(ProbeReferences, "check", fail_once)
+        embedder = await VllmRemoteEmbedder.start(expectation, [servers[0].url], limits=FAST)
+        await embedder.wait_until_ready()
+        await embedder.close()
+        assert "a defect" in caplog.text
 
     async def test_rests_grow_with_each_failure_in_a_row_up_to_a_bound(self) -> None:
         limits = replace(FAST, first_rest_seconds=1, max_rest_seconds=10)
@@ -518,15 +560,30 @@ class TestIdentity:
         await impostor.start()
         balancer = LoadBalancer(servers[0], impostor)
         limits = replace(RESTING, health_interval_seconds=60)
-        async with balancer.running() as url:
-            async with remote_embedder(tmp_path, url, limits=limits) as embedder:
-                await embedder.embed([prompt(500)])
-                balancer.drop()
-                await eventually(lambda: not is_connected(embedder))
-                with pytest.raises(UnavailableError, match="EJECTED .WRONG_VECTORS"):
-                    await embedder.embed([prompt(501)])
+        async with (
+            balancer.running() as url,
+            remote_embedder(tmp_path, url, limits=limits) as embedder,
+        ):
+            await embedder.embed([prompt(500)])
+            balancer.drop()
+            await eventually(lambda: not is_connected(embedder))
+            with pytest.raises(UnavailableError, match=r"EJECTED \(WRONG_VECTORS"):
+                await embedder.embed([prompt(501)])
         assert asked(impostor) == [[501]]  # and its answer was thrown away
         await impostor.stop()
+
+    async def test_a_connection_to_a_wrong_server_is_given_up_for_one_that_may_be_right(
+        self, servers: list[FakeVllmServer], tmp_path: Path
+    ) -> None:
+        impostor = FakeVllmServer(OtherModel(PROFILE.dimension))
+        await impostor.start()
+        async with (
+            LoadBalancer(impostor, servers[0]).running() as url,
+            remote_embedder(tmp_path, url) as embedder,
+        ):
+            await embedder.embed([prompt(500)])
+        await impostor.stop()
+        assert not impostor.requests
 
     async def test_behind_a_load_balancer_only_the_servers_of_the_model_answer(
         self, servers: list[FakeVllmServer], tmp_path: Path
@@ -537,17 +594,19 @@ class TestIdentity:
         prompts = [prompt(500 + i) for i in range(40)]
         wanted = await expected(*prompts)
         believed = 0
-        async with LoadBalancer(servers[0], impostor).running() as url:
-            async with remote_embedder(tmp_path, url, limits=limits) as embedder:
-                for _ in range(5):
-                    await embedder.wait_until_ready()
-                    results = await asyncio.gather(
-                        *(embedder.embed([each]) for each in prompts), return_exceptions=True
-                    )
-                    for result, vector in zip(results, wanted, strict=True):
-                        if not isinstance(result, BaseException):
-                            np.testing.assert_allclose(result[0], vector, atol=1e-6)
-                            believed += 1
+        async with (
+            LoadBalancer(servers[0], impostor).running() as url,
+            remote_embedder(tmp_path, url, limits=limits) as embedder,
+        ):
+            for _ in range(5):
+                await embedder.wait_until_ready()
+                results = await asyncio.gather(
+                    *(embedder.embed([each]) for each in prompts), return_exceptions=True
+                )
+                for result, vector in zip(results, wanted, strict=True):
+                    if not isinstance(result, BaseException):
+                        np.testing.assert_allclose(result[0], vector, atol=1e-6)
+                        believed += 1
         await impostor.stop()
         assert believed > 0
         assert not impostor.requests
@@ -577,6 +636,12 @@ async def test_a_url_that_is_none_is_a_configuration_error(
     expectation = Expectation(PROFILE, PROBES, references(tmp_path))
     with pytest.raises(ConfigurationError, match=problem):
         await VllmRemoteEmbedder.start(expectation, [url])
+
+
+async def test_no_url_at_all_is_a_configuration_error(tmp_path: Path) -> None:
+    expectation = Expectation(PROFILE, PROBES, references(tmp_path))
+    with pytest.raises(ConfigurationError, match="no vLLM URL"):
+        await VllmRemoteEmbedder.start(expectation, [])
 
 
 async def test_credentials_in_a_url_are_refused_and_not_repeated(tmp_path: Path) -> None:

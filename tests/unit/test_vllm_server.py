@@ -130,7 +130,7 @@ def test_a_socket_that_a_killed_server_left_is_removed(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        with pytest.raises(ConfigurationError, match="listens on .* already"):
+        with pytest.raises(ConfigurationError, match="a server listens on"):
             remove_stale_socket(path)
     remove_stale_socket(path)
     assert not path.exists()

@@ -37,14 +37,19 @@ def target_of(address: str | Sequence[str]) -> str:
     return f"dns:///{address}"
 
 
-def _split(address: str) -> tuple[str, int]:
+def split_host_and_port(address: str) -> tuple[str, int] | None:
+    """Return the parts of a `host:port`, without an IPv6 address's brackets; None for others."""
     parts = _HOST_AND_PORT.fullmatch(address)
+    return (parts["v6"] or parts["name"], int(parts["port"])) if parts else None
+
+
+def _split(address: str) -> tuple[str, int]:
+    parts = split_host_and_port(address)
     if not parts:
         raise ValueError(f"address {address!r} is not host:port")
-    port = int(parts["port"])
-    if not 0 < port <= _MAX_PORT:
+    if not 0 < parts[1] <= _MAX_PORT:
         raise ValueError(f"address {address!r}: the port is not within 1..{_MAX_PORT}")
-    return parts["v6"] or parts["name"], port
+    return parts
 
 
 def _listed(hosts: Sequence[tuple[str, int]]) -> str:

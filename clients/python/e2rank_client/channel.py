@@ -31,28 +31,30 @@ _RETRY_THROTTLING = {"maxTokens": 100, "tokenRatio": 0.1}
 def channel_options(
     max_attempts: int, health_service: str | None, own: ChannelOptions
 ) -> list[tuple[str, Any]]:
-    """Return the options of a channel; `own` ones come last and win.
+    """Return the options of a channel; those in `own` win.
 
     Raises:
         ValueError: `max_attempts` is not within 1..5.
     """
     if not 1 <= max_attempts <= MAX_ATTEMPTS:
         raise ValueError(f"max_attempts is {max_attempts}, not within 1..{MAX_ATTEMPTS}")
-    return [
-        ("grpc.service_config", _service_config(max_attempts, health_service)),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    options: dict[str, Any] = {
+        "grpc.service_config": _service_config(max_attempts, health_service),
+        "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
+        "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
         # A request that exceeds this is never retried; the default of 256 KiB is 100 documents.
-        ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
+        "grpc.per_rpc_retry_buffer_size": MAX_MESSAGE_BYTES,
         # A peer that vanished without a word is noticed within 40 s; the server allows a ping
         # every 10 s.
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.max_pings_without_data", 0),
+        "grpc.keepalive_time_ms": 30_000,
+        "grpc.keepalive_timeout_ms": 10_000,
+        "grpc.http2.max_pings_without_data": 0,
         # The default, two minutes, is long to wait for a server that is back.
-        ("grpc.max_reconnect_backoff_ms", 5_000),
-        *own,
-    ]
+        "grpc.max_reconnect_backoff_ms": 5_000,
+    }
+    # Not merely added: of two options of one name gRPC takes the first.
+    options.update(own)
+    return list(options.items())
 
 
 def _service_config(max_attempts: int, health_service: str | None) -> str:

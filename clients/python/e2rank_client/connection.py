@@ -21,6 +21,7 @@ DEFAULT_TIMEOUT_SECONDS = 60.0
 DEFAULT_ATTEMPTS = 4
 
 _READINESS_PAUSE_SECONDS = 0.1
+_SERVER_NAME_OPTION = "grpc.ssl_target_name_override"
 
 
 class Connection:
@@ -43,8 +44,8 @@ class Connection:
         own_options: ChannelOptions,
     ) -> None:
         self.target = target_of(address)
-        if not isinstance(address, str):
-            # A list has no name of its own to send, or to look for in a certificate.
+        if not isinstance(address, str) and _SERVER_NAME_OPTION not in dict(own_options):
+            # A list has no name of its own to send, and to look for in certificates.
             own_options = [("grpc.default_authority", address[0]), *own_options]
         self.timeout_seconds = _checked(timeout_seconds)
         self.metadata = CallMetadata(token, metadata or {})

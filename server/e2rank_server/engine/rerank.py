@@ -10,8 +10,9 @@ All candidates are scored although only the first few are in the prompt
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
 from e2rank_server.engine.admission import WorkGate, estimate_tokens
@@ -40,6 +41,8 @@ from e2rank_server.types import (
     Timings,
     WarningCode,
 )
+
+PassResult = TypeVar("PassResult")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +149,11 @@ class RerankEngine:
         spent: _Spent,
     ) -> tuple[FloatArray, Found]:
         """Return the vector to compare with, and the documents' vectors."""
-        complete = self._documents.complete(
-            sought, pass_priority(request.priority, Urgency.CANDIDATES)
-        )
+        priority = pass_priority(request.priority, Urgency.CANDIDATES)
         if plan is not None and plan.order is PromptOrder.FIRST_STAGE:
             shown = range(plan.num_documents)
-            return await run_both(
-                self._embed_prompt(request, plan, shown, timings, spent), complete
-            )
+            prompt_pass = self._embed_prompt(request, plan, shown, timings, spent)
+            return await self._run_beside_documents(prompt_pass, sought, priority)
         query_pass = embed_query(
             self._profile,
             self._tokenizer,
@@ -162,7 +162,7 @@ class RerankEngine:
             request.instruction,
             request.priority,
         )
-        query, found = await run_both(query_pass, complete)
+        query, found = await self._run_beside_documents(query_pass, sought, priority)
         spent.add_query(query, timings)
         if plan is None:
             return query.vector, found
@@ -171,6 +171,17 @@ class RerankEngine:
         _require_texts(request, shown_rows)
         vector = await self._embed_prompt(request, plan, shown_rows, timings, spent)
         return vector, found
+
+    async def _run_beside_documents(
+        self, work: Coroutine[Any, Any, PassResult], sought: Sought, priority: int
+    ) -> tuple[PassResult, Found]:
+        """Run a pass beside those of the missing documents."""
+        complete = self._documents.complete(sought, priority)
+        if not sought.missing:
+            # Nothing to wait for: two tasks would cost more than they do.
+            found = await complete
+            return await work, found
+        return await run_both(work, complete)
 
     async def _embed_prompt(
         self,
@@ -252,8 +263,11 @@ class RerankEngine:
     ) -> RerankOutcome:
         scoring = time.monotonic()
         scores = cosine_scores(found.vectors, vector)
-        best = best_first(scores)[: request.top_n].tolist()
-        results = [RankedDocument(row, float(scores[row]), found.tiers[row]) for row in best]
+        best = best_first(scores)[: request.top_n]
+        results = [
+            RankedDocument(row, score, found.tiers[row])
+            for row, score in zip(best.tolist(), scores[best].tolist(), strict=True)
+        ]
         ended = time.monotonic()
         timings.score_seconds = ended - scoring
         timings.total_seconds = ended - started

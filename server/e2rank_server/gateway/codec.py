@@ -38,6 +38,7 @@ from e2rank_server.types import (
 _Value = TypeVar("_Value")
 
 _NANOSECONDS = 1_000_000_000
+_MAX_BYTES_PER_CHARACTER = 4  # of UTF-8
 
 _PROMPT_ORDERS: Mapping[int, PromptOrder | None] = {
     rerank_pb2.PROMPT_ORDER_UNSPECIFIED: None,
@@ -121,12 +122,11 @@ def encode_rerank_response(
     add_result = response.results.add
     for ranked in outcome.results:
         document = documents[ranked.index]
-        result = add_result(
-            index=ranked.index,
-            id=document.id,
-            relevance_score=ranked.relevance_score,
-            cache_tier=_TIERS[ranked.cache_tier],
-        )
+        result = add_result()
+        result.index = ranked.index
+        result.id = document.id
+        result.relevance_score = ranked.relevance_score
+        result.cache_tier = _TIERS[ranked.cache_tier]
         if return_documents:
             _fill_document(result.document, document)
     timings = outcome.timings
@@ -247,16 +247,24 @@ def _decode_documents(
             f"has {len(messages)} elements, more than the limit of {limits.max_documents}",
         )
         return []
+    messages = list(messages)  # else each pass over them makes their Python objects anew
     vectors = decode_vectors(messages, model, limits, violations)
+    max_name_length, max_document_length = (
+        max_bytes // _MAX_BYTES_PER_CHARACTER
+        for max_bytes in (limits.max_name_bytes, limits.max_document_bytes)
+    )
     documents = []
     for index, message in enumerate(messages):
-        text = message.text
-        title = message.title
-        _check_document(index, message, text, title, limits, violations)
+        name, text, title = message.id, message.text, message.title
+        if (
+            len(name) > max_name_length
+            or len(text) + len(title) > max_document_length
+            or not text
+            or text.isspace()
+        ):
+            _check_document(index, message, limits, violations)
         score = message.first_stage_score if message.HasField("first_stage_score") else None
-        documents.append(
-            Document(message.id, text or None, title or None, vectors.get(index), score)
-        )
+        documents.append(Document(name, text or None, title or None, vectors.get(index), score))
     _check_scores(documents, violations)
     return documents
 
@@ -264,11 +272,11 @@ def _decode_documents(
 def _check_document(
     index: int,
     message: rerank_pb2.Document,
-    text: str,
-    title: str,
     limits: GatewayLimits,
     violations: Violations,
 ) -> None:
+    """Look closely at a document that may break a rule: most are seen to be fine at a glance."""
+    text, title = message.text, message.title
     if not text and not message.HasField("text"):
         if not message.HasField("vector"):
             violations.add(f"documents[{index}]", "needs a text or a vector")
@@ -281,10 +289,7 @@ def _check_document(
             f"has {num_bytes} bytes with its title, more than the limit of "
             f"{limits.max_document_bytes}",
         )
-    if utf8_length(message.id) > limits.max_name_bytes:
-        violations.check_size(
-            f"documents[{index}].id", utf8_length(message.id), limits.max_name_bytes
-        )
+    violations.check_size(f"documents[{index}].id", utf8_length(message.id), limits.max_name_bytes)
 
 
 def _check_scores(documents: Sequence[Document], violations: Violations) -> None:

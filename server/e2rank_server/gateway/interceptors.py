@@ -4,7 +4,7 @@
     AccessLogInterceptor    one line when it ends
     StatusInterceptor       errors become statuses
     GateInterceptor         refuses what is too much
-    DecodeInterceptor       bytes become the request message
+    UnaryStack              bytes become the request message
 
 Streams (health Watch, reflection) pass through untouched. CancelledError passes
 all of them: grpc.aio raises it in the servicer for a client's cancellation and
@@ -16,8 +16,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -34,7 +34,7 @@ from e2rank_server.gateway.wire import explain_parse_failure
 
 # Quoted: grpc's classes are generic in the stubs alone.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Proceed: TypeAlias = Callable[[], Awaitable[Any]]
+Proceed: TypeAlias = "Callable[[Call], Awaitable[Any]]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]"
 
@@ -46,7 +46,7 @@ _EXEMPT_PREFIX = "/grpc."
 _GATE_RETRY_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """A unary call: its full method name, its request as bytes, and grpc's context."""
 
@@ -55,29 +55,12 @@ class Call:
     context: Context
 
 
-class UnaryInterceptor(grpc.aio.ServerInterceptor):
-    """Runs `around` in place of a unary method."""
-
-    async def intercept_service(
-        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> _Handler | None:
-        """Put `around` in front of the method's handler."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler
-        method = handler_call_details.method
-        inner: Any = handler.unary_unary
-
-        async def behaviour(data: bytes, context: Context) -> Any:  # noqa: ANN401 - any message
-            return await self.around(Call(method, data, context), partial(inner, data, context))
-
-        return grpc.unary_unary_rpc_method_handler(
-            behaviour, handler.request_deserializer, handler.response_serializer
-        )
+class UnaryInterceptor(ABC):
+    """One concern of unary calls."""
 
     @abstractmethod
-    async def around(self, call: Call, proceed: Proceed) -> Any:  # noqa: ANN401
-        """Do something before and after `await proceed()`."""
+    async def around(self, call: Call, proceed: Proceed) -> Any:  # noqa: ANN401 - any message
+        """Do something before and after `await proceed(call)`."""
 
 
 class RequestIdInterceptor(UnaryInterceptor):
@@ -89,7 +72,7 @@ class RequestIdInterceptor(UnaryInterceptor):
         request_id = choose_request_id(metadata.get(REQUEST_ID_KEY))
         current_request_id.set(request_id)
         call.context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-        return await proceed()
+        return await proceed(call)
 
 
 class AccessLogInterceptor(UnaryInterceptor):
@@ -103,7 +86,7 @@ class AccessLogInterceptor(UnaryInterceptor):
         started = time.perf_counter()
         outcome = "CANCELLED"
         try:
-            response = await proceed()
+            response = await proceed(call)
             outcome = "OK"
             return response
         except Exception:
@@ -111,15 +94,17 @@ class AccessLogInterceptor(UnaryInterceptor):
             outcome = code.name if code is not None else "UNKNOWN"
             raise
         finally:
-            access_logger.log(
-                logging.DEBUG if outcome == "OK" else logging.INFO,
-                "%s %s %.1f ms, %d bytes from %s",
-                call.method,
-                outcome,
-                (time.perf_counter() - started) * 1000,
-                len(call.data),
-                call.context.peer(),
-            )
+            level = logging.DEBUG if outcome == "OK" else logging.INFO
+            if access_logger.isEnabledFor(level):
+                access_logger.log(
+                    level,
+                    "%s %s %.1f ms, %d bytes from %s",
+                    call.method,
+                    outcome,
+                    (time.perf_counter() - started) * 1000,
+                    len(call.data),
+                    call.context.peer(),
+                )
 
 
 class StatusInterceptor(UnaryInterceptor):
@@ -128,7 +113,7 @@ class StatusInterceptor(UnaryInterceptor):
     async def around(self, call: Call, proceed: Proceed) -> Any:  # noqa: ANN401
         """Map errors; what is not in the tree is logged and told as INTERNAL, without its text."""
         try:
-            return await proceed()
+            return await proceed(call)
         except grpc.aio.AbortError:
             raise
         except Exception as error:
@@ -160,7 +145,7 @@ class GateInterceptor(UnaryInterceptor):
     async def around(self, call: Call, proceed: Proceed) -> Any:  # noqa: ANN401
         """Count the call, or refuse it."""
         if call.method.startswith(_EXEMPT_PREFIX):
-            return await proceed()
+            return await proceed(call)
         if self._in_progress >= self._max_concurrent_requests:
             raise OverloadedError(
                 f"{self._in_progress} requests are in progress, the limit",
@@ -169,52 +154,69 @@ class GateInterceptor(UnaryInterceptor):
         self._in_progress += 1
         self._idle.clear()
         try:
-            return await proceed()
+            return await proceed(call)
         finally:
             self._in_progress -= 1
             if self._in_progress == 0:
                 self._idle.set()
 
 
-class DecodeInterceptor(grpc.aio.ServerInterceptor):
-    """Parses requests, in grpc's stead.
+class UnaryStack(grpc.aio.ServerInterceptor):
+    """Puts interceptors around every unary method, the first one outermost.
 
-    Inside grpc a failure would become INTERNAL without details, past all other
-    interceptors; here it becomes INVALID_ARGUMENT naming the field.
+    To grpc it is one interceptor: of several, grpc would ask each in every call
+    for its handler. Requests are parsed here, inside all of them and in grpc's
+    stead: there a failure would become INTERNAL without details, past them all;
+    here it becomes INVALID_ARGUMENT naming the field.
     """
+
+    def __init__(self, interceptors: Sequence[UnaryInterceptor]) -> None:
+        self._interceptors = interceptors
+        self._handlers: dict[str, _Handler] = {}
 
     async def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> _Handler | None:
-        """Take the deserializer out of a unary handler, so that grpc hands over bytes."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler
+        """Return the method's handler, wrapped when it is first called."""
         method = handler_call_details.method
-        inner: Any = handler.unary_unary
-        parse: Any = handler.request_deserializer
+        handler = self._handlers.get(method)
+        if handler is None:
+            handler = await continuation(handler_call_details)
+            # What does not exist is not kept: callers can think of any number of names.
+            if handler is not None and handler.unary_unary is not None:
+                handler = self._handlers[method] = self._wrap(method, handler)
+        return handler
 
-        async def decode_and_proceed(data: bytes, context: Context) -> Any:  # noqa: ANN401
-            try:
-                request = parse(data)
-            except DecodeError:
-                raise explain_parse_failure(data, _request_type(method)) from None
-            return await inner(request, context)
+    def _wrap(self, method: str, handler: _Handler) -> _Handler:
+        proceed = _parsing(method, handler)
+        for interceptor in reversed(self._interceptors):
+            proceed = partial(interceptor.around, proceed=proceed)
 
-        return grpc.unary_unary_rpc_method_handler(
-            decode_and_proceed, None, handler.response_serializer
-        )
+        async def behaviour(data: bytes, context: Context) -> Any:  # noqa: ANN401 - any message
+            return await proceed(Call(method, data, context))
+
+        return grpc.unary_unary_rpc_method_handler(behaviour, None, handler.response_serializer)
 
 
 def gateway_interceptors(gate: GateInterceptor) -> list[grpc.aio.ServerInterceptor]:
-    """Return the stack, outermost first."""
-    return [
-        RequestIdInterceptor(),
-        AccessLogInterceptor(),
-        StatusInterceptor(),
-        gate,
-        DecodeInterceptor(),
-    ]
+    """Return what to give to grpc's server."""
+    stack = UnaryStack([RequestIdInterceptor(), AccessLogInterceptor(), StatusInterceptor(), gate])
+    return [stack]
+
+
+def _parsing(method: str, handler: _Handler) -> Proceed:
+    """Return the innermost step: bytes to the request message, and on to the servicer."""
+    parse: Any = handler.request_deserializer
+    servicer_method: Any = handler.unary_unary
+
+    async def parse_and_serve(call: Call) -> Any:  # noqa: ANN401 - any message
+        try:
+            request = parse(call.data)
+        except DecodeError:
+            raise explain_parse_failure(call.data, _request_type(method)) from None
+        return await servicer_method(request, call.context)
+
+    return parse_and_serve
 
 
 def _request_type(method: str) -> Descriptor:

@@ -22,9 +22,12 @@ Result = TypeVar("Result")
 _THREADS = 2
 """A batch uses all cores by itself; a second thread keeps a query from waiting behind it."""
 
+_MAX_CHARACTERS_AT_ONCE = 512
+"""Tokenizing so little, say a query, takes .1 ms, which is what handing it to a thread takes."""
+
 
 class InProcessTokenizer:
-    """Implements Tokenizer on a Prompter, in threads, so that the event loop is never blocked.
+    """Implements Tokenizer on a Prompter, in threads, so that the event loop is not blocked.
 
     Loads on construction, which takes about a second for a vocabulary of
     Qwen's size and raises ConfigurationError as Prompter does. A cancelled call
@@ -42,6 +45,9 @@ class InProcessTokenizer:
         self, input_type: InputType, texts: Sequence[TextInput], instruction: str | None = None
     ) -> list[TokenizedText]:
         """Tokenize queries or documents, in order; see Tokenizer."""
+        characters = sum(len(text.text) + len(text.title or "") for text in texts)
+        if characters + len(instruction or "") <= _MAX_CHARACTERS_AT_ONCE:
+            return self._tokenize_texts(input_type, texts, instruction)
         return await self._in_thread(lambda: self._tokenize_texts(input_type, texts, instruction))
 
     async def tokenize_listwise_prompt(self, prompt: ListwisePromptInput) -> TokenizedPrompt:

@@ -16,6 +16,7 @@ from e2rank_server.embedder.vllm_remote.lane import Expectation
 from e2rank_server.embedder.vllm_remote.limits import RemoteLimits
 from e2rank_server.embedder.vllm_remote.queue import WaitingPrompt
 from e2rank_server.embedder.vllm_remote.replica import Replica
+from e2rank_server.errors import ConfigurationError
 from e2rank_server.profiles.profile import Profile
 from e2rank_server.types import EmbedderBackend, FloatArray
 
@@ -57,6 +58,8 @@ class VllmRemoteEmbedder:
         Raises:
             ConfigurationError: a URL is none, or there is none.
         """
+        if not urls:
+            raise ConfigurationError([f"profile {expectation.profile.name}: no vLLM URL is given"])
         limits = limits or RemoteLimits()
         dispatcher = Dispatcher(limits)
         embedder = cls(expectation.profile, dispatcher)

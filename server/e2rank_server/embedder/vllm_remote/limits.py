@@ -12,8 +12,15 @@ class RemoteLimits:
     A replica gets no more than `max_outstanding_tokens` and `max_connections`
     requests at once, each of at most `max_request_prompts` prompts and
     `max_request_tokens` tokens; a single prompt may exceed the tokens. That is
-    enough to keep vLLM's batches full. One more connection watches it. After its n-th failure in a row a replica
-    rests for `first_rest_seconds` x 2^(n-1), at most `max_rest_seconds`.
+    enough to keep vLLM's batches full. One more connection watches it. After
+    its n-th failure in a row it rests for `first_rest_seconds` x 2^(n-1), at
+    most `max_rest_seconds`.
+
+    What was sent and is cancelled goes on for the step that the engine is
+    computing. Measured with 60,000 tokens of all-MiniLM-L6-v2 cancelled after
+    .3 to 1.1 s (vLLM 0.32, two cores, steps of 2,048 tokens): 3,000 to 3,600
+    tokens' worth of processor time went on, and a new prompt was answered after
+    .26 to .44 s. A check of a new connection took .06 s there.
     """
 
     max_outstanding_tokens: int = 16384

@@ -11,7 +11,7 @@ from enum import StrEnum
 from e2rank_server.embedder.protocol import EmbedderPrompt
 from e2rank_server.embedder.vllm_remote.address import Address
 from e2rank_server.embedder.vllm_remote.connection import Connection
-from e2rank_server.embedder.vllm_remote.failure import ReplicaError
+from e2rank_server.embedder.vllm_remote.failure import FailureReason, ReplicaError
 from e2rank_server.embedder.vllm_remote.lane import Expectation, Lane
 from e2rank_server.embedder.vllm_remote.limits import RemoteLimits
 from e2rank_server.types import FloatArray
@@ -59,6 +59,7 @@ class Replica:
         self._lanes: list[Lane] = []
         self._free_lanes: list[Lane] = []
         self._num_running = 0
+        self._is_on_trial = False
         self._failure: ReplicaError | None = None
         self._num_failures = 0
         self._ejected = asyncio.Event()
@@ -72,10 +73,10 @@ class Replica:
         """Return how many tokens it takes now: 0 if not even so many."""
         if not self.is_usable or self._num_running >= self._limits.max_connections:
             return 0
-        if self._num_running == 0:
-            return max(self._limits.max_outstanding_tokens, num_tokens)
-        if self.state is ReplicaState.PROBATION:
+        if self.state is ReplicaState.PROBATION and self._is_on_trial:
             return 0
+        if self.outstanding_tokens == 0:
+            return max(self._limits.max_outstanding_tokens, num_tokens)
         room = self._limits.max_outstanding_tokens - self.outstanding_tokens
         return room if room >= num_tokens else 0
 
@@ -87,12 +88,14 @@ class Replica:
 
     def reserve(self, num_tokens: int) -> None:
         """Take room for a request, from now until `release`."""
+        self._is_on_trial = self.state is ReplicaState.PROBATION
         self._num_running += 1
         self.num_requests += 1
         self.outstanding_tokens += num_tokens
 
     def release(self, num_tokens: int) -> None:
         """Give back what `reserve` took."""
+        self._is_on_trial = False
         self._num_running -= 1
         self.outstanding_tokens -= num_tokens
 
@@ -118,6 +121,10 @@ class Replica:
                     await lane.verify()
             except ReplicaError as error:
                 self._note_failed_check(error)
+            except Exception as error:
+                # A defect must not leave a replica that nobody looks after.
+                logger.exception("checking %s failed", self._address.shown)
+                self._note_failed_check(ReplicaError(FailureReason.NONSENSE, repr(error)))
             else:
                 is_new = self.state is ReplicaState.CONNECTING
                 self._ejected.clear()
@@ -127,7 +134,7 @@ class Replica:
 
     async def close(self) -> None:
         """Close all connections."""
-        for lane in self._lanes:
+        for lane in tuple(self._lanes):
             await lane.close()
 
     async def _watch(self) -> None:
@@ -175,12 +182,22 @@ class Replica:
 
     @asynccontextmanager
     async def _lane(self) -> AsyncIterator[Lane]:
-        """Borrow a lane: the one used last, whose connection is the least likely to be gone."""
+        """Borrow a lane: the one used last, whose connection is the least likely to be gone.
+
+        One that failed is closed: behind a load balancer, it leads to a server
+        that another connection may not lead to.
+        """
         lane = self._free_lanes.pop() if self._free_lanes else self._new_lane()
         try:
             yield lane
-        finally:
+        except ReplicaError:
+            self._lanes.remove(lane)
+            await lane.close()
+            raise
+        except BaseException:
             self._free_lanes.append(lane)
+            raise
+        self._free_lanes.append(lane)
 
     def _new_lane(self) -> Lane:
         seconds = self._limits.request_timeout_seconds
