@@ -26,25 +26,25 @@ from e2rank.v1 import types_pb2 as e2rank_dot_v1_dot_types__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65\x32rank/v1/embedding.proto\x12\te2rank.v1\x1a\x15\x65\x32rank/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xd4\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12(\n\ninput_type\x18\x03 \x01(\x0e\x32\x14.e2rank.v1.InputType\x12\x13\n\x0binstruction\x18\x04 \x01(\t\x12$\n\x06inputs\x18\x05 \x03(\x0b\x32\x14.e2rank.v1.TextInput\x12+\n\x08\x65ncoding\x18\x06 \x01(\x0e\x32\x19.e2rank.v1.VectorEncoding\x12\x10\n\x08priority\x18\x07 \x01(\x05\"7\n\tTextInput\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\x05title\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_title\"\x96\x02\n\rEmbedResponse\x12(\n\x07vectors\x18\x01 \x01(\x0b\x32\x17.e2rank.v1.VectorMatrix\x12\x11\n\ttruncated\x18\x02 \x03(\x08\x12)\n\x0b\x63\x61\x63he_tiers\x18\x03 \x03(\x0e\x32\x14.e2rank.v1.CacheTier\x12$\n\x05usage\x18\x04 \x01(\x0b\x32\x15.e2rank.v1.EmbedUsage\x12(\n\x07timings\x18\x05 \x01(\x0b\x32\x17.e2rank.v1.EmbedTimings\x12\'\n\x05model\x18\x06 \x01(\x0b\x32\x18.e2rank.v1.ModelIdentity\x12$\n\x08warnings\x18\x07 \x03(\x0b\x32\x12.e2rank.v1.Warning\"f\n\nEmbedUsage\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12\x15\n\rinputs_cached\x18\x02 \x01(\r\x12\x17\n\x0finputs_embedded\x18\x03 \x01(\r\x12\x18\n\x10inputs_truncated\x18\x04 \x01(\r\"\xe4\x01\n\x0c\x45mbedTimings\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06lookup\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08tokenize\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05\x65mbed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration*V\n\tInputType\x12\x1a\n\x16INPUT_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10INPUT_TYPE_QUERY\x10\x01\x12\x17\n\x13INPUT_TYPE_DOCUMENT\x10\x02\x32N\n\x10\x45mbeddingService\x12:\n\x05\x45mbed\x12\x17.e2rank.v1.EmbedRequest\x1a\x18.e2rank.v1.EmbedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65\x32rank/v1/embedding.proto\x12\te2rank.v1\x1a\x15\x65\x32rank/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8c\x02\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12(\n\ninput_type\x18\x03 \x01(\x0e\x32\x14.e2rank.v1.InputType\x12\x13\n\x0binstruction\x18\x04 \x01(\t\x12$\n\x06inputs\x18\x05 \x03(\x0b\x32\x14.e2rank.v1.TextInput\x12+\n\x08\x65ncoding\x18\x06 \x01(\x0e\x32\x19.e2rank.v1.VectorEncoding\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x36\n\x11unknown_documents\x18\x08 \x01(\x0e\x32\x1b.e2rank.v1.UnknownDocuments\"C\n\tTextInput\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\x05title\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\n\n\x02id\x18\x03 \x01(\tB\x08\n\x06_title\"\xae\x02\n\rEmbedResponse\x12(\n\x07vectors\x18\x01 \x01(\x0b\x32\x17.e2rank.v1.VectorMatrix\x12\x11\n\ttruncated\x18\x02 \x03(\x08\x12)\n\x0b\x63\x61\x63he_tiers\x18\x03 \x03(\x0e\x32\x14.e2rank.v1.CacheTier\x12$\n\x05usage\x18\x04 \x01(\x0b\x32\x15.e2rank.v1.EmbedUsage\x12(\n\x07timings\x18\x05 \x01(\x0b\x32\x17.e2rank.v1.EmbedTimings\x12\'\n\x05model\x18\x06 \x01(\x0b\x32\x18.e2rank.v1.ModelIdentity\x12$\n\x08warnings\x18\x07 \x03(\x0b\x32\x12.e2rank.v1.Warning\x12\x16\n\x0eunknown_inputs\x18\x08 \x03(\r\"f\n\nEmbedUsage\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12\x15\n\rinputs_cached\x18\x02 \x01(\r\x12\x17\n\x0finputs_embedded\x18\x03 \x01(\r\x12\x18\n\x10inputs_truncated\x18\x04 \x01(\r\"\x8e\x02\n\x0c\x45mbedTimings\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06lookup\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08tokenize\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05\x65mbed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05store\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration*V\n\tInputType\x12\x1a\n\x16INPUT_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10INPUT_TYPE_QUERY\x10\x01\x12\x17\n\x13INPUT_TYPE_DOCUMENT\x10\x02\x32N\n\x10\x45mbeddingService\x12:\n\x05\x45mbed\x12\x17.e2rank.v1.EmbedRequest\x1a\x18.e2rank.v1.EmbedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'e2rank.v1.embedding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INPUTTYPE']._serialized_start=983
-  _globals['_INPUTTYPE']._serialized_end=1069
+  _globals['_INPUTTYPE']._serialized_start=1117
+  _globals['_INPUTTYPE']._serialized_end=1203
   _globals['_EMBEDREQUEST']._serialized_start=96
-  _globals['_EMBEDREQUEST']._serialized_end=308
-  _globals['_TEXTINPUT']._serialized_start=310
-  _globals['_TEXTINPUT']._serialized_end=365
-  _globals['_EMBEDRESPONSE']._serialized_start=368
-  _globals['_EMBEDRESPONSE']._serialized_end=646
-  _globals['_EMBEDUSAGE']._serialized_start=648
-  _globals['_EMBEDUSAGE']._serialized_end=750
-  _globals['_EMBEDTIMINGS']._serialized_start=753
-  _globals['_EMBEDTIMINGS']._serialized_end=981
-  _globals['_EMBEDDINGSERVICE']._serialized_start=1071
-  _globals['_EMBEDDINGSERVICE']._serialized_end=1149
+  _globals['_EMBEDREQUEST']._serialized_end=364
+  _globals['_TEXTINPUT']._serialized_start=366
+  _globals['_TEXTINPUT']._serialized_end=433
+  _globals['_EMBEDRESPONSE']._serialized_start=436
+  _globals['_EMBEDRESPONSE']._serialized_end=738
+  _globals['_EMBEDUSAGE']._serialized_start=740
+  _globals['_EMBEDUSAGE']._serialized_end=842
+  _globals['_EMBEDTIMINGS']._serialized_start=845
+  _globals['_EMBEDTIMINGS']._serialized_end=1115
+  _globals['_EMBEDDINGSERVICE']._serialized_start=1205
+  _globals['_EMBEDDINGSERVICE']._serialized_end=1283
 # @@protoc_insertion_point(module_scope)

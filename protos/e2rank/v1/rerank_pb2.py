@@ -26,37 +26,37 @@ from e2rank.v1 import types_pb2 as e2rank_dot_v1_dot_types__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65\x32rank/v1/rerank.proto\x12\te2rank.v1\x1a\x15\x65\x32rank/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf1\x02\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12\x13\n\x0binstruction\x18\x04 \x01(\t\x12&\n\tdocuments\x18\x05 \x03(\x0b\x32\x13.e2rank.v1.Document\x12\x12\n\x05top_n\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x10return_documents\x18\x07 \x01(\x08\x12$\n\x17max_tokens_per_document\x18\x08 \x01(\rH\x02\x88\x01\x01\x12\x10\n\x08priority\x18\t \x01(\x05\x12*\n\x06\x65\x32rank\x18\n \x01(\x0b\x32\x18.e2rank.v1.E2RankOptionsH\x00\x12*\n\x06\x63osine\x18\x0b \x01(\x0b\x32\x18.e2rank.v1.CosineOptionsH\x00\x42\x08\n\x06methodB\x08\n\x06_top_nB\x1a\n\x18_max_tokens_per_documentJ\x04\x08\x0c\x10\x14\"\xb9\x01\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05title\x18\x03 \x01(\tH\x01\x88\x01\x01\x12&\n\x06vector\x18\x04 \x01(\x0b\x32\x11.e2rank.v1.VectorH\x02\x88\x01\x01\x12\x1e\n\x11\x66irst_stage_score\x18\x05 \x01(\x01H\x03\x88\x01\x01\x42\x07\n\x05_textB\x08\n\x06_titleB\t\n\x07_vectorB\x14\n\x12_first_stage_score\"\xb0\x01\n\rE2RankOptions\x12\x1d\n\x10prompt_documents\x18\x01 \x01(\rH\x00\x88\x01\x01\x12,\n\x0cprompt_order\x18\x02 \x01(\x0e\x32\x16.e2rank.v1.PromptOrder\x12=\n\x12\x66irst_stage_scores\x18\x03 \x01(\x0b\x32!.e2rank.v1.FirstStageScoreOptionsB\x13\n\x11_prompt_documents\"L\n\x16\x46irstStageScoreOptions\x12\x32\n\x07scaling\x18\x01 \x01(\x0e\x32!.e2rank.v1.FirstStageScoreScaling\"\x0f\n\rCosineOptions\"\x84\x02\n\x0eRerankResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.e2rank.v1.RerankResult\x12%\n\x05usage\x18\x02 \x01(\x0b\x32\x16.e2rank.v1.RerankUsage\x12)\n\x07timings\x18\x03 \x01(\x0b\x32\x18.e2rank.v1.RerankTimings\x12\'\n\x05model\x18\x04 \x01(\x0b\x32\x18.e2rank.v1.ModelIdentity\x12\'\n\x06method\x18\x05 \x01(\x0e\x32\x17.e2rank.v1.RerankMethod\x12$\n\x08warnings\x18\x06 \x03(\x0b\x32\x12.e2rank.v1.Warning\"\xa5\x01\n\x0cRerankResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x17\n\x0frelevance_score\x18\x03 \x01(\x01\x12*\n\x08\x64ocument\x18\x04 \x01(\x0b\x32\x13.e2rank.v1.DocumentH\x00\x88\x01\x01\x12(\n\ncache_tier\x18\x05 \x01(\x0e\x32\x14.e2rank.v1.CacheTierB\x0b\n\t_document\"\xed\x01\n\x0bRerankUsage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x17\n\x0f\x64ocument_tokens\x18\x02 \x01(\r\x12\x1d\n\x15\x64ocuments_from_caller\x18\x03 \x01(\r\x12\x18\n\x10\x64ocuments_cached\x18\x04 \x01(\r\x12\x1a\n\x12\x64ocuments_embedded\x18\x05 \x01(\r\x12\x1b\n\x13\x64ocuments_truncated\x18\x06 \x01(\r\x12\x18\n\x10prompt_documents\x18\x07 \x01(\r\x12\"\n\x1aprompt_documents_truncated\x18\x08 \x01(\r\"\xbe\x02\n\rRerankTimings\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08tokenize\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06prompt\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06lookup\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tdocuments\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05score\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration*b\n\x0bPromptOrder\x12\x1c\n\x18PROMPT_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n\x18PROMPT_ORDER_FIRST_STAGE\x10\x01\x12\x17\n\x13PROMPT_ORDER_COSINE\x10\x02*\xb4\x01\n\x16\x46irstStageScoreScaling\x12)\n%FIRST_STAGE_SCORE_SCALING_UNSPECIFIED\x10\x00\x12!\n\x1d\x46IRST_STAGE_SCORE_SCALING_RAW\x10\x01\x12%\n!FIRST_STAGE_SCORE_SCALING_MIN_MAX\x10\x02\x12%\n!FIRST_STAGE_SCORE_SCALING_PERCENT\x10\x03*a\n\x0cRerankMethod\x12\x1d\n\x19RERANK_METHOD_UNSPECIFIED\x10\x00\x12\x18\n\x14RERANK_METHOD_E2RANK\x10\x01\x12\x18\n\x14RERANK_METHOD_COSINE\x10\x02\x32N\n\rRerankService\x12=\n\x06Rerank\x12\x18.e2rank.v1.RerankRequest\x1a\x19.e2rank.v1.RerankResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65\x32rank/v1/rerank.proto\x12\te2rank.v1\x1a\x15\x65\x32rank/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa9\x03\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12\x13\n\x0binstruction\x18\x04 \x01(\t\x12&\n\tdocuments\x18\x05 \x03(\x0b\x32\x13.e2rank.v1.Document\x12\x12\n\x05top_n\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x10return_documents\x18\x07 \x01(\x08\x12$\n\x17max_tokens_per_document\x18\x08 \x01(\rH\x02\x88\x01\x01\x12\x10\n\x08priority\x18\t \x01(\x05\x12*\n\x06\x65\x32rank\x18\n \x01(\x0b\x32\x18.e2rank.v1.E2RankOptionsH\x00\x12*\n\x06\x63osine\x18\x0b \x01(\x0b\x32\x18.e2rank.v1.CosineOptionsH\x00\x12\x36\n\x11unknown_documents\x18\x14 \x01(\x0e\x32\x1b.e2rank.v1.UnknownDocumentsB\x08\n\x06methodB\x08\n\x06_top_nB\x1a\n\x18_max_tokens_per_documentJ\x04\x08\x0c\x10\x14\"\xb9\x01\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05title\x18\x03 \x01(\tH\x01\x88\x01\x01\x12&\n\x06vector\x18\x04 \x01(\x0b\x32\x11.e2rank.v1.VectorH\x02\x88\x01\x01\x12\x1e\n\x11\x66irst_stage_score\x18\x05 \x01(\x01H\x03\x88\x01\x01\x42\x07\n\x05_textB\x08\n\x06_titleB\t\n\x07_vectorB\x14\n\x12_first_stage_score\"\xb0\x01\n\rE2RankOptions\x12\x1d\n\x10prompt_documents\x18\x01 \x01(\rH\x00\x88\x01\x01\x12,\n\x0cprompt_order\x18\x02 \x01(\x0e\x32\x16.e2rank.v1.PromptOrder\x12=\n\x12\x66irst_stage_scores\x18\x03 \x01(\x0b\x32!.e2rank.v1.FirstStageScoreOptionsB\x13\n\x11_prompt_documents\"L\n\x16\x46irstStageScoreOptions\x12\x32\n\x07scaling\x18\x01 \x01(\x0e\x32!.e2rank.v1.FirstStageScoreScaling\"\x0f\n\rCosineOptions\"\x9f\x02\n\x0eRerankResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.e2rank.v1.RerankResult\x12%\n\x05usage\x18\x02 \x01(\x0b\x32\x16.e2rank.v1.RerankUsage\x12)\n\x07timings\x18\x03 \x01(\x0b\x32\x18.e2rank.v1.RerankTimings\x12\'\n\x05model\x18\x04 \x01(\x0b\x32\x18.e2rank.v1.ModelIdentity\x12\'\n\x06method\x18\x05 \x01(\x0e\x32\x17.e2rank.v1.RerankMethod\x12$\n\x08warnings\x18\x06 \x03(\x0b\x32\x12.e2rank.v1.Warning\x12\x19\n\x11unknown_documents\x18\x07 \x03(\r\"\xa5\x01\n\x0cRerankResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x17\n\x0frelevance_score\x18\x03 \x01(\x01\x12*\n\x08\x64ocument\x18\x04 \x01(\x0b\x32\x13.e2rank.v1.DocumentH\x00\x88\x01\x01\x12(\n\ncache_tier\x18\x05 \x01(\x0e\x32\x14.e2rank.v1.CacheTierB\x0b\n\t_document\"\x87\x02\n\x0bRerankUsage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x17\n\x0f\x64ocument_tokens\x18\x02 \x01(\r\x12\x1d\n\x15\x64ocuments_from_caller\x18\x03 \x01(\r\x12\x18\n\x10\x64ocuments_cached\x18\x04 \x01(\r\x12\x1a\n\x12\x64ocuments_embedded\x18\x05 \x01(\r\x12\x1b\n\x13\x64ocuments_truncated\x18\x06 \x01(\r\x12\x18\n\x10prompt_documents\x18\x07 \x01(\r\x12\"\n\x1aprompt_documents_truncated\x18\x08 \x01(\r\x12\x18\n\x10\x64ocuments_stored\x18\t \x01(\r\"\xe8\x02\n\rRerankTimings\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08tokenize\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06prompt\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06lookup\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tdocuments\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05score\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05store\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration*b\n\x0bPromptOrder\x12\x1c\n\x18PROMPT_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n\x18PROMPT_ORDER_FIRST_STAGE\x10\x01\x12\x17\n\x13PROMPT_ORDER_COSINE\x10\x02*\xb4\x01\n\x16\x46irstStageScoreScaling\x12)\n%FIRST_STAGE_SCORE_SCALING_UNSPECIFIED\x10\x00\x12!\n\x1d\x46IRST_STAGE_SCORE_SCALING_RAW\x10\x01\x12%\n!FIRST_STAGE_SCORE_SCALING_MIN_MAX\x10\x02\x12%\n!FIRST_STAGE_SCORE_SCALING_PERCENT\x10\x03*a\n\x0cRerankMethod\x12\x1d\n\x19RERANK_METHOD_UNSPECIFIED\x10\x00\x12\x18\n\x14RERANK_METHOD_E2RANK\x10\x01\x12\x18\n\x14RERANK_METHOD_COSINE\x10\x02\x32N\n\rRerankService\x12=\n\x06Rerank\x12\x18.e2rank.v1.RerankRequest\x1a\x19.e2rank.v1.RerankResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'e2rank.v1.rerank_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROMPTORDER']._serialized_start=1918
-  _globals['_PROMPTORDER']._serialized_end=2016
-  _globals['_FIRSTSTAGESCORESCALING']._serialized_start=2019
-  _globals['_FIRSTSTAGESCORESCALING']._serialized_end=2199
-  _globals['_RERANKMETHOD']._serialized_start=2201
-  _globals['_RERANKMETHOD']._serialized_end=2298
+  _globals['_PROMPTORDER']._serialized_start=2069
+  _globals['_PROMPTORDER']._serialized_end=2167
+  _globals['_FIRSTSTAGESCORESCALING']._serialized_start=2170
+  _globals['_FIRSTSTAGESCORESCALING']._serialized_end=2350
+  _globals['_RERANKMETHOD']._serialized_start=2352
+  _globals['_RERANKMETHOD']._serialized_end=2449
   _globals['_RERANKREQUEST']._serialized_start=93
-  _globals['_RERANKREQUEST']._serialized_end=462
-  _globals['_DOCUMENT']._serialized_start=465
-  _globals['_DOCUMENT']._serialized_end=650
-  _globals['_E2RANKOPTIONS']._serialized_start=653
-  _globals['_E2RANKOPTIONS']._serialized_end=829
-  _globals['_FIRSTSTAGESCOREOPTIONS']._serialized_start=831
-  _globals['_FIRSTSTAGESCOREOPTIONS']._serialized_end=907
-  _globals['_COSINEOPTIONS']._serialized_start=909
-  _globals['_COSINEOPTIONS']._serialized_end=924
-  _globals['_RERANKRESPONSE']._serialized_start=927
-  _globals['_RERANKRESPONSE']._serialized_end=1187
-  _globals['_RERANKRESULT']._serialized_start=1190
-  _globals['_RERANKRESULT']._serialized_end=1355
-  _globals['_RERANKUSAGE']._serialized_start=1358
-  _globals['_RERANKUSAGE']._serialized_end=1595
-  _globals['_RERANKTIMINGS']._serialized_start=1598
-  _globals['_RERANKTIMINGS']._serialized_end=1916
-  _globals['_RERANKSERVICE']._serialized_start=2300
-  _globals['_RERANKSERVICE']._serialized_end=2378
+  _globals['_RERANKREQUEST']._serialized_end=518
+  _globals['_DOCUMENT']._serialized_start=521
+  _globals['_DOCUMENT']._serialized_end=706
+  _globals['_E2RANKOPTIONS']._serialized_start=709
+  _globals['_E2RANKOPTIONS']._serialized_end=885
+  _globals['_FIRSTSTAGESCOREOPTIONS']._serialized_start=887
+  _globals['_FIRSTSTAGESCOREOPTIONS']._serialized_end=963
+  _globals['_COSINEOPTIONS']._serialized_start=965
+  _globals['_COSINEOPTIONS']._serialized_end=980
+  _globals['_RERANKRESPONSE']._serialized_start=983
+  _globals['_RERANKRESPONSE']._serialized_end=1270
+  _globals['_RERANKRESULT']._serialized_start=1273
+  _globals['_RERANKRESULT']._serialized_end=1438
+  _globals['_RERANKUSAGE']._serialized_start=1441
+  _globals['_RERANKUSAGE']._serialized_end=1704
+  _globals['_RERANKTIMINGS']._serialized_start=1707
+  _globals['_RERANKTIMINGS']._serialized_end=2067
+  _globals['_RERANKSERVICE']._serialized_start=2451
+  _globals['_RERANKSERVICE']._serialized_end=2529
 # @@protoc_insertion_point(module_scope)

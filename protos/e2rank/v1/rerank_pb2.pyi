@@ -41,7 +41,7 @@ RERANK_METHOD_E2RANK: RerankMethod
 RERANK_METHOD_COSINE: RerankMethod
 
 class RerankRequest(_message.Message):
-    __slots__ = ("model", "namespace", "query", "instruction", "documents", "top_n", "return_documents", "max_tokens_per_document", "priority", "e2rank", "cosine")
+    __slots__ = ("model", "namespace", "query", "instruction", "documents", "top_n", "return_documents", "max_tokens_per_document", "priority", "e2rank", "cosine", "unknown_documents")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class RerankRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     E2RANK_FIELD_NUMBER: _ClassVar[int]
     COSINE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     namespace: str
     query: str
@@ -64,7 +65,8 @@ class RerankRequest(_message.Message):
     priority: int
     e2rank: E2RankOptions
     cosine: CosineOptions
-    def __init__(self, model: _Optional[str] = ..., namespace: _Optional[str] = ..., query: _Optional[str] = ..., instruction: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., top_n: _Optional[int] = ..., return_documents: bool = ..., max_tokens_per_document: _Optional[int] = ..., priority: _Optional[int] = ..., e2rank: _Optional[_Union[E2RankOptions, _Mapping]] = ..., cosine: _Optional[_Union[CosineOptions, _Mapping]] = ...) -> None: ...
+    unknown_documents: _types_pb2.UnknownDocuments
+    def __init__(self, model: _Optional[str] = ..., namespace: _Optional[str] = ..., query: _Optional[str] = ..., instruction: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., top_n: _Optional[int] = ..., return_documents: bool = ..., max_tokens_per_document: _Optional[int] = ..., priority: _Optional[int] = ..., e2rank: _Optional[_Union[E2RankOptions, _Mapping]] = ..., cosine: _Optional[_Union[CosineOptions, _Mapping]] = ..., unknown_documents: _Optional[_Union[_types_pb2.UnknownDocuments, str]] = ...) -> None: ...
 
 class Document(_message.Message):
     __slots__ = ("id", "text", "title", "vector", "first_stage_score")
@@ -101,20 +103,22 @@ class CosineOptions(_message.Message):
     def __init__(self) -> None: ...
 
 class RerankResponse(_message.Message):
-    __slots__ = ("results", "usage", "timings", "model", "method", "warnings")
+    __slots__ = ("results", "usage", "timings", "model", "method", "warnings", "unknown_documents")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[RerankResult]
     usage: RerankUsage
     timings: RerankTimings
     model: _types_pb2.ModelIdentity
     method: RerankMethod
     warnings: _containers.RepeatedCompositeFieldContainer[_types_pb2.Warning]
-    def __init__(self, results: _Optional[_Iterable[_Union[RerankResult, _Mapping]]] = ..., usage: _Optional[_Union[RerankUsage, _Mapping]] = ..., timings: _Optional[_Union[RerankTimings, _Mapping]] = ..., model: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., method: _Optional[_Union[RerankMethod, str]] = ..., warnings: _Optional[_Iterable[_Union[_types_pb2.Warning, _Mapping]]] = ...) -> None: ...
+    unknown_documents: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, results: _Optional[_Iterable[_Union[RerankResult, _Mapping]]] = ..., usage: _Optional[_Union[RerankUsage, _Mapping]] = ..., timings: _Optional[_Union[RerankTimings, _Mapping]] = ..., model: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., method: _Optional[_Union[RerankMethod, str]] = ..., warnings: _Optional[_Iterable[_Union[_types_pb2.Warning, _Mapping]]] = ..., unknown_documents: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RerankResult(_message.Message):
     __slots__ = ("index", "id", "relevance_score", "document", "cache_tier")
@@ -131,7 +135,7 @@ class RerankResult(_message.Message):
     def __init__(self, index: _Optional[int] = ..., id: _Optional[str] = ..., relevance_score: _Optional[float] = ..., document: _Optional[_Union[Document, _Mapping]] = ..., cache_tier: _Optional[_Union[_types_pb2.CacheTier, str]] = ...) -> None: ...
 
 class RerankUsage(_message.Message):
-    __slots__ = ("prompt_tokens", "document_tokens", "documents_from_caller", "documents_cached", "documents_embedded", "documents_truncated", "prompt_documents", "prompt_documents_truncated")
+    __slots__ = ("prompt_tokens", "document_tokens", "documents_from_caller", "documents_cached", "documents_embedded", "documents_truncated", "prompt_documents", "prompt_documents_truncated", "documents_stored")
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FROM_CALLER_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +144,7 @@ class RerankUsage(_message.Message):
     DOCUMENTS_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     PROMPT_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_DOCUMENTS_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_STORED_FIELD_NUMBER: _ClassVar[int]
     prompt_tokens: int
     document_tokens: int
     documents_from_caller: int
@@ -148,10 +153,11 @@ class RerankUsage(_message.Message):
     documents_truncated: int
     prompt_documents: int
     prompt_documents_truncated: int
-    def __init__(self, prompt_tokens: _Optional[int] = ..., document_tokens: _Optional[int] = ..., documents_from_caller: _Optional[int] = ..., documents_cached: _Optional[int] = ..., documents_embedded: _Optional[int] = ..., documents_truncated: _Optional[int] = ..., prompt_documents: _Optional[int] = ..., prompt_documents_truncated: _Optional[int] = ...) -> None: ...
+    documents_stored: int
+    def __init__(self, prompt_tokens: _Optional[int] = ..., document_tokens: _Optional[int] = ..., documents_from_caller: _Optional[int] = ..., documents_cached: _Optional[int] = ..., documents_embedded: _Optional[int] = ..., documents_truncated: _Optional[int] = ..., prompt_documents: _Optional[int] = ..., prompt_documents_truncated: _Optional[int] = ..., documents_stored: _Optional[int] = ...) -> None: ...
 
 class RerankTimings(_message.Message):
-    __slots__ = ("total", "queue", "tokenize", "prompt", "lookup", "documents", "score")
+    __slots__ = ("total", "queue", "tokenize", "prompt", "lookup", "documents", "score", "store")
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     TOKENIZE_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +165,7 @@ class RerankTimings(_message.Message):
     LOOKUP_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
     total: _duration_pb2.Duration
     queue: _duration_pb2.Duration
     tokenize: _duration_pb2.Duration
@@ -166,4 +173,5 @@ class RerankTimings(_message.Message):
     lookup: _duration_pb2.Duration
     documents: _duration_pb2.Duration
     score: _duration_pb2.Duration
-    def __init__(self, total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tokenize: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., prompt: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lookup: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., documents: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., score: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    store: _duration_pb2.Duration
+    def __init__(self, total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tokenize: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., prompt: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lookup: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., documents: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., score: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., store: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

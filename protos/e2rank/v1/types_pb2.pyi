@@ -24,6 +24,12 @@ class EmbedderBackend(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EMBEDDER_BACKEND_FAKE: _ClassVar[EmbedderBackend]
     EMBEDDER_BACKEND_VLLM_REMOTE: _ClassVar[EmbedderBackend]
 
+class UnknownDocuments(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UNKNOWN_DOCUMENTS_UNSPECIFIED: _ClassVar[UnknownDocuments]
+    UNKNOWN_DOCUMENTS_FAIL: _ClassVar[UnknownDocuments]
+    UNKNOWN_DOCUMENTS_DROP: _ClassVar[UnknownDocuments]
+
 class WarningCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WARNING_CODE_UNSPECIFIED: _ClassVar[WarningCode]
@@ -40,6 +46,8 @@ class CacheTier(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CACHE_TIER_CALLER: _ClassVar[CacheTier]
     CACHE_TIER_MEMORY: _ClassVar[CacheTier]
     CACHE_TIER_COMPUTED: _ClassVar[CacheTier]
+    CACHE_TIER_DISK: _ClassVar[CacheTier]
+    CACHE_TIER_SHARED: _ClassVar[CacheTier]
 VECTOR_ENCODING_UNSPECIFIED: VectorEncoding
 VECTOR_ENCODING_FLOAT32: VectorEncoding
 VECTOR_ENCODING_FLOAT16: VectorEncoding
@@ -50,6 +58,9 @@ EMBEDDER_BACKEND_UNSPECIFIED: EmbedderBackend
 EMBEDDER_BACKEND_VLLM_IN_PROCESS: EmbedderBackend
 EMBEDDER_BACKEND_FAKE: EmbedderBackend
 EMBEDDER_BACKEND_VLLM_REMOTE: EmbedderBackend
+UNKNOWN_DOCUMENTS_UNSPECIFIED: UnknownDocuments
+UNKNOWN_DOCUMENTS_FAIL: UnknownDocuments
+UNKNOWN_DOCUMENTS_DROP: UnknownDocuments
 WARNING_CODE_UNSPECIFIED: WarningCode
 WARNING_CODE_PROFILE_NOT_TRAINED_FOR_LISTWISE: WarningCode
 WARNING_CODE_QUERY_TRUNCATED: WarningCode
@@ -61,6 +72,8 @@ CACHE_TIER_UNSPECIFIED: CacheTier
 CACHE_TIER_CALLER: CacheTier
 CACHE_TIER_MEMORY: CacheTier
 CACHE_TIER_COMPUTED: CacheTier
+CACHE_TIER_DISK: CacheTier
+CACHE_TIER_SHARED: CacheTier
 
 class Vector(_message.Message):
     __slots__ = ("data", "encoding", "dimension", "model_fingerprint")
