@@ -20,7 +20,7 @@ _INDEX_BYTES_PER_ENTRY = key_table.BYTES_PER_SLOT + s3_fifo.BYTES_PER_SLOT
 _MOST_AT_ONCE = 1024
 _MOST_RECLAIMED_AHEAD = 128
 _IN_MEMORY = np.uint8(Place.MEMORY)
-_PURGE_STEP = 8192
+_PURGE_STEP = 4096
 """Slots looked at before other tasks have their turn: about a millisecond."""
 
 
@@ -83,6 +83,15 @@ class MemoryEmbeddingCache:
             slots = slots[:0]
         self._policy.hit(slots)
         return is_hit * _IN_MEMORY
+
+    async def lookup_memory(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
+        """See `EmbeddingCache.lookup_memory`: that is all there is."""
+        return await self.lookup(keys, out)
+
+    async def lookup_second(
+        self, keys: Sequence[bytes], out: FloatArray, places: NDArray[np.uint8]
+    ) -> None:
+        """See `EmbeddingCache.lookup_second`."""
 
     async def store(self, keys: Sequence[bytes], vectors: FloatArray) -> None:
         """See `EmbeddingCache.store`. Vectors that the element type cannot hold are left out."""
