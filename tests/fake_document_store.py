@@ -1,9 +1,9 @@
-"""A document store in a dict, which can be told to be away."""
+"""A document store in a dict, which can be told to be away or to change while it is read."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from e2rank_server.document_store.protocol import (
     NamespaceStatistics,
@@ -20,6 +20,9 @@ class FakeDocumentStore:
     def __init__(self, max_namespace_bytes: int = 1 << 30) -> None:
         self.is_available = True
         self.num_epoch_reads = 0
+        self.num_reads = 0
+        """Calls of `get`."""
+        self.before_get: Callable[[], Awaitable[None]] | None = None
         self._max_namespace_bytes = max_namespace_bytes
         self._namespaces: dict[str, dict[str, StoredDocument]] = {}
         self._epochs: dict[str, int] = {}
@@ -38,13 +41,19 @@ class FakeDocumentStore:
         return [_outcome(held.get(document.id), document) for document in documents]
 
     async def get(self, namespace: str, ids: Sequence[str]) -> Sequence[StoredDocument | None]:
+        self.num_reads += 1
+        if self.before_get is not None:
+            await self.before_get()
+        return await self._find(namespace, ids)
+
+    async def digests(self, namespace: str, ids: Sequence[str]) -> Sequence[bytes | None]:
+        found = await self._find(namespace, ids)
+        return [None if document is None else document.digest for document in found]
+
+    async def _find(self, namespace: str, ids: Sequence[str]) -> list[StoredDocument | None]:
         await self._enter()
         held = self._namespaces.get(namespace, {})
         return [held.get(document_id) for document_id in ids]
-
-    async def digests(self, namespace: str, ids: Sequence[str]) -> Sequence[bytes | None]:
-        found = await self.get(namespace, ids)
-        return [None if document is None else document.digest for document in found]
 
     async def delete(self, namespace: str, ids: Sequence[str]) -> Sequence[bool]:
         await self._enter()

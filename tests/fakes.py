@@ -173,7 +173,8 @@ class FakeServedModel:
         await self._enter(request)
         count = len(request.documents)
         results = [
-            RankedDocument(index, index / count, CacheTier.COMPUTED) for index in range(count)
+            RankedDocument(index, index / count, CacheTier.COMPUTED, request.documents[index])
+            for index in range(count)
         ][::-1]
         return RerankOutcome(
             results=results[: request.top_n],

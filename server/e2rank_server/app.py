@@ -26,10 +26,10 @@ from e2rank_server.embedder.vllm_in_process import VllmInProcessEmbedder
 from e2rank_server.embedder.vllm_remote.embedder import VllmRemoteEmbedder
 from e2rank_server.embedder.vllm_remote.lane import Expectation
 from e2rank_server.embedder.vllm_remote.limits import RemoteLimits
-from e2rank_server.embedding_cache.keys import load_or_create_secret
-from e2rank_server.embedding_cache.memory import MemoryEmbeddingCache
 from e2rank_server.engine.admission import WorkGate
+from e2rank_server.engine.documents import DocumentsEngine
 from e2rank_server.engine.model import ServedModel
+from e2rank_server.engine.stored_documents import StoredDocuments
 from e2rank_server.errors import ConfigurationError
 from e2rank_server.gateway.limits import GatewayLimits
 from e2rank_server.gateway.request_id import RequestIdFilter
@@ -39,6 +39,7 @@ from e2rank_server.profiles.fingerprint import document_fingerprint
 from e2rank_server.profiles.loading import load_profile
 from e2rank_server.profiles.profile import Profile
 from e2rank_server.settings import Settings
+from e2rank_server.storage import Storage
 from e2rank_server.tokenizer.in_process import InProcessTokenizer
 from e2rank_server.tokenizer.protocol import Tokenizer
 from e2rank_server.tokenizer.triton.client import TritonTokenizer
@@ -115,12 +116,10 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> None:
     started = time.monotonic()
     check_address(settings.listen, reuse_port=settings.reuse_port == "on")
     prepared = await asyncio.to_thread(prepare, settings)
-    secret = settings.cache_secret or load_or_create_secret(
-        settings.data_directory / "cache-secret"
-    )
+    storage = await Storage.open(settings, stack)
     tokenizers = await start_tokenizers(settings, prepared, stack)
     models = [
-        await _start_model(settings, each, tokenizer, secret, len(prepared), stack)
+        await _start_model(settings, each, tokenizer, storage, stack, num_models=len(prepared))
         for each, tokenizer in zip(prepared, tokenizers, strict=True)
     ]
     gateway = GatewayServer(
@@ -129,6 +128,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> None:
         address=settings.listen,
         max_concurrent_requests=settings.max_concurrent_requests,
         health_interval_seconds=settings.health_interval_seconds,
+        documents=_documents_engine(storage, settings),
         reuse_port=settings.reuse_port == "on",
         max_connection_age_seconds=settings.max_connection_age_seconds,
     )
@@ -245,9 +245,10 @@ async def _start_model(
     settings: Settings,
     prepared: Prepared,
     tokenizer: Tokenizer,
-    secret: bytes,
-    num_models: int,
+    storage: Storage,
     stack: AsyncExitStack,
+    *,
+    num_models: int,
 ) -> ServedModel:
     """Start the engine of one profile and warm it up."""
     profile = prepared.profile
@@ -258,9 +259,11 @@ async def _start_model(
         fingerprint=prepared.fingerprint,
         tokenizer=tokenizer,
         embedder=embedder,
-        cache=MemoryEmbeddingCache(profile.dimension, settings.cache_bytes // num_models),
-        secret=secret,
+        cache=storage.open_cache(profile.dimension, num_models, stack),
+        secret=storage.secret,
         gate=WorkGate(settings.max_running_tokens, settings.max_waiting_tokens),
+        stored=StoredDocuments(storage.store, settings.max_request_bytes),
+        epoch_of=storage.epoch_of,
     )
     if prepared.vllm_urls:
         # They may be loading yet; the first health check that finds one warms up.
@@ -301,6 +304,14 @@ async def _start_embedder(
     stack.push_async_callback(embedder.close)
     await check_identity(embedder, probe_prompts, references)
     return embedder
+
+
+def _documents_engine(storage: Storage, settings: Settings) -> DocumentsEngine | None:
+    if storage.store is None or storage.epochs is None:
+        return None
+    return DocumentsEngine(
+        storage.store, storage.epochs, storage.secret, max_answer_bytes=settings.max_request_bytes
+    )
 
 
 def _limits(settings: Settings) -> GatewayLimits:

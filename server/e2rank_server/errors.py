@@ -4,6 +4,7 @@
     ├── InvalidRequestError       the caller must change the request
     │   └── PromptTooLongError    its listwise prompt cannot be made to fit
     ├── UnknownModelError         no profile of that name is served
+    ├── UnknownDocumentsError     no documents of those ids are stored
     ├── ModelMismatchError        a vector was made by another model
     ├── QuotaExceededError        a namespace is full
     ├── OverloadedError           try again later, not at once
@@ -69,6 +70,16 @@ class UnknownModelError(E2RankError):
     def __init__(self, model: str, served: Sequence[str]) -> None:
         self.model = model
         super().__init__(f"no model {model!r} is served here; served: {', '.join(served)}")
+
+
+class UnknownDocumentsError(E2RankError):
+    """The request names documents by ids that are not stored; `violations` says which."""
+
+    reason = "UNKNOWN_DOCUMENTS"
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in self.violations))
 
 
 class ModelMismatchError(E2RankError):

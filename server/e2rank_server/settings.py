@@ -19,6 +19,7 @@ from typing import Any, Literal
 from e2rank_server.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "E2RANK_"
+_SECONDS_IN_A_YEAR = 365 * 24 * 3600
 _SIZE_UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -50,6 +51,12 @@ def _seconds(text: str) -> float:
     if not 0 <= value <= 86400:
         raise ValueError(expected)
     return value
+
+
+def _whole_seconds(text: str) -> int:
+    if re.fullmatch(r"\d{1,8}", text.strip()) is None or int(text) > _SECONDS_IN_A_YEAR:
+        raise ValueError(f"a whole number of seconds from 0 to {_SECONDS_IN_A_YEAR}")
+    return int(text)
 
 
 def _choice(*allowed: str) -> Callable[[str], str]:
@@ -112,6 +119,12 @@ def _optional_key(text: str) -> str | None:
     if text and not (text.isascii() and text.isprintable() and len(text) <= 4096):
         raise ValueError("a key of at most 4096 printable ASCII characters")
     return text or None
+
+
+def _kept_in(text: str) -> str:
+    if text in ("disk", "off") or re.match(r"(valkeys?|rediss?|unix)://", text):
+        return text
+    raise ValueError("disk, off, or a URL such as valkey://HOST:PORT (also valkeys, redis, rediss)")
 
 
 def _secret(text: str) -> bytes | None:
@@ -216,6 +229,41 @@ class Settings:
     cache_bytes: int = _setting(
         _size, "512MiB", "memory for document embeddings, shared out evenly between the models"
     )
+    cache_element_type: Literal["float16", "float32", "int8"] = _setting(
+        _choice("float16", "float32", "int8"),
+        "float16",
+        "element type of cached vectors; make bench-cache measures what each costs in ranking",
+    )
+    second_tier: str = _setting(
+        _kept_in,
+        "disk",
+        "where embeddings are cached beyond memory: disk is the data folder, a valkey:// URL is "
+        "shared by all replicas; either may be lost without harm",
+    )
+    second_tier_bytes: int = _setting(
+        _size,
+        "8GiB",
+        "disk that the second tier takes; the same for all processes of a data folder",
+    )
+    second_tier_ttl_seconds: int = _setting(
+        _whole_seconds, "0", "how long a shared second tier keeps an embedding; 0 has no limit"
+    )
+    second_tier_cluster: Literal["on", "off"] = _setting(
+        _choice("on", "off"), "off", "whether the shared second tier is a cluster"
+    )
+    second_tier_timeout_seconds: float = _setting(
+        _seconds, "0.02", "how long a request waits for the second tier"
+    )
+    document_store: str = _setting(
+        _kept_in,
+        "disk",
+        "where documents named by id are kept: disk is the data folder, or the valkey:// URL of a "
+        "durable Valkey; off has no DocumentService",
+    )
+    document_store_bytes: int = _setting(
+        _size, "64GiB", "disk for the document store; the file grows as it is needed"
+    )
+    max_namespace_bytes: int = _setting(_size, "10GiB", "quota of stored documents of a namespace")
     cache_secret: bytes | None = _setting(
         _secret,
         "",
@@ -253,7 +301,8 @@ class Settings:
     )
 
 
-_SECRETS = frozenset({"cache_secret", "vllm_api_key"})
+# URLs may have a password in them.
+_SECRETS = frozenset({"cache_secret", "vllm_api_key", "second_tier", "document_store"})
 
 
 def flag(setting: Field[Any]) -> str:

@@ -57,6 +57,8 @@ class CacheTier(StrEnum):
 
     CALLER = "CALLER"
     MEMORY = "MEMORY"
+    DISK = "DISK"
+    SHARED = "SHARED"
     COMPUTED = "COMPUTED"
 
 
@@ -98,10 +100,11 @@ class AnswerWarning:
 # request has hundreds. Nothing changes them.
 @dataclass(slots=True)
 class Document:
-    """A candidate. It has a text, a vector, or both.
+    """A candidate. It has a text, a vector, or both; or else its id is that of a stored one.
 
     `vector` is float32, shape [dimension], L2-normalised, of the model that
-    will use it: the codec has checked all that.
+    will use it: the codec has checked all that. `digest` names the text of a
+    stored document, whether or not that has been read yet.
     """
 
     id: str = ""
@@ -109,6 +112,7 @@ class Document:
     title: str | None = None
     vector: FloatArray | None = None
     first_stage_score: float | None = None
+    digest: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +143,22 @@ class RerankRequest:
     priority: int = 0
     options: E2RankOptions | CosineOptions | None = None
     """None means the profile's default method with its default options."""
+    return_documents: bool = False
+    drop_unknown: bool = False
+    """Leave out documents whose id is not stored, which else fail the request."""
 
 
 @dataclass(slots=True)
 class RankedDocument:
-    """`index` is the document's position in the request; `relevance_score` a cosine."""
+    """`index` is the document's position in the request; `relevance_score` a cosine.
+
+    `document` has its text if the request asked for documents.
+    """
 
     index: int
     relevance_score: float
     cache_tier: CacheTier
+    document: Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +173,7 @@ class RerankUsage:
     documents_truncated: int = 0
     prompt_documents: int = 0
     prompt_documents_truncated: int = 0
+    documents_stored: int = 0
 
 
 @dataclass(slots=True)
@@ -175,25 +187,34 @@ class Timings:
     lookup_seconds: float = 0.0
     documents_seconds: float = 0.0
     score_seconds: float = 0.0
+    store_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class RerankOutcome:
-    """The answer to a RerankRequest: results best first, equal scores in request order."""
+    """The answer to a RerankRequest: results best first, equal scores in request order.
+
+    `unknown` has the positions of the documents that were dropped.
+    """
 
     results: Sequence[RankedDocument]
     method: Method
     usage: RerankUsage
     timings: Timings
     warnings: Sequence[AnswerWarning] = ()
+    unknown: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TextInput:
-    """A text to embed. `title` is for documents only."""
+    """A text to embed. `title` is for documents only.
+
+    `id`, in an EmbedRequest for documents, names a stored one instead.
+    """
 
     text: str
     title: str | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +226,8 @@ class EmbedRequest:
     namespace: str = ""
     instruction: str | None = None
     priority: int = 0
+    drop_unknown: bool = False
+    """Leave out inputs whose id is not stored, which else fail the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +242,10 @@ class EmbedUsage:
 
 @dataclass(frozen=True, slots=True)
 class EmbedOutcome:
-    """The answer to an EmbedRequest: `vectors` is float32 [inputs, dimension], L2-normalised."""
+    """The answer to an EmbedRequest: `vectors` is float32 [inputs, dimension], L2-normalised.
+
+    `unknown` has the positions of the inputs that were dropped and have no row.
+    """
 
     vectors: FloatArray
     truncated: Sequence[bool]
@@ -227,6 +253,7 @@ class EmbedOutcome:
     usage: EmbedUsage
     timings: Timings
     warnings: Sequence[AnswerWarning] = field(default=())
+    unknown: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def outcome(**fields: object) -> RerankOutcome:
 
 
 def encoded(answer: RerankOutcome) -> rerank_pb2.RerankResponse:
-    return encode_rerank_response(answer, [Document(id="a")], DESCRIPTION, return_documents=False)
+    return encode_rerank_response(answer, DESCRIPTION, return_documents=False)
 
 
 @pytest.mark.parametrize("method", Method)
@@ -49,7 +49,7 @@ def test_every_method_is_in_the_contract(method: Method) -> None:
 
 @pytest.mark.parametrize("tier", CacheTier)
 def test_every_cache_tier_is_in_the_contract(tier: CacheTier) -> None:
-    (result,) = encoded(outcome(results=[RankedDocument(0, 0.5, tier)])).results
+    (result,) = encoded(outcome(results=[RankedDocument(0, 0.5, tier, Document(id="a"))])).results
     assert types_pb2.CacheTier.Name(result.cache_tier) == f"CACHE_TIER_{tier}"
 
 

@@ -72,6 +72,13 @@ async def test_engine_gets_the_request_as_domain_values(gateway: Gateway) -> Non
     ]
 
 
+async def test_stored_documents_are_named_by_id(gateway: Gateway) -> None:
+    await gateway.embed(embed_request(inputs=[Input(id="a")], unknown_documents=2))
+    assert gateway.model.requests == [
+        EmbedRequest(InputType.DOCUMENT, [TextInput("", None, "a")], drop_unknown=True)
+    ]
+
+
 BAD_REQUESTS = {
     "no inputs": (embed_request(inputs=[]), {"inputs": "must not be empty"}),
     "too many inputs": (
@@ -121,6 +128,22 @@ BAD_REQUESTS = {
     "unknown encoding": (
         embed_request(encoding=3),
         {"encoding": "3 is not a value of VectorEncoding"},
+    ),
+    "an id and a text": (
+        embed_request(inputs=[Input(text="x", id="a")]),
+        {"inputs[0].id": "names a stored document, and cannot go with a text or title"},
+    ),
+    "an id on a query": (
+        embed_request(input_type=1, inputs=[Input(id="a")]),
+        {"inputs[0].id": "is for documents; these inputs are queries"},
+    ),
+    "long id": (
+        embed_request(inputs=[Input(id="x" * 257)]),
+        {"inputs[0].id": "has 257 bytes, more than the limit of 256"},
+    ),
+    "unknown choice for unknown documents": (
+        embed_request(unknown_documents=7),
+        {"unknown_documents": "7 is not a value of this enum"},
     ),
     "several things at once": (
         embed_request(inputs=[Input()], encoding=3, instruction="find"),

@@ -189,9 +189,17 @@ BAD_REQUESTS = {
         rerank_request(max_tokens_per_document=0),
         {"max_tokens_per_document": "is 0; it must be at least 1, or unset"},
     ),
-    "neither text nor vector": (
+    "neither text nor vector nor id": (
+        with_second(Document(title="title alone")),
+        {"documents[1]": "needs a text, a vector or the id of a stored document"},
+    ),
+    "a stored document with a title": (
         with_second(Document(id="x", title="title alone")),
-        {"documents[1]": "needs a text or a vector"},
+        {"documents[1].title": "must not be set: a stored document has its own"},
+    ),
+    "unknown choice for unknown documents": (
+        rerank_request(unknown_documents=9),
+        {"unknown_documents": "9 is not a value of this enum"},
     ),
     "empty text": (
         with_second(Document(text="")),
@@ -300,7 +308,7 @@ BAD_REQUESTS = {
         ),
         {
             "query": "must not be blank",
-            "documents[0]": "needs a text or a vector",
+            "documents[0]": "needs a text, a vector or the id of a stored document",
             "documents[1].text": "must not be blank",
             "documents[2].vector.data": "has norm zero",
             "top_n": "is 0; it must be at least 1, or unset",

@@ -9,12 +9,18 @@ from dataclasses import replace
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from e2rank.v1 import model_pb2, model_pb2_grpc, rerank_pb2
+from e2rank.v1 import (
+    document_pb2,
+    document_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    rerank_pb2,
+)
 from e2rank_server.errors import ConfigurationError
-from e2rank_server.gateway.server import GatewayServer
+from e2rank_server.gateway.server import DOCUMENT_SERVICE, GatewayServer
 from tests.fakes import DESCRIPTION, FakeServedModel
 from tests.gateway.running_gateway import LIMITS, Gateway, failure_of
 from tests.gateway.wire_requests import rerank_request
@@ -99,12 +105,27 @@ async def reflect(gateway: Gateway, **request: str) -> reflection_pb2.ServerRefl
 async def test_reflection_lists_all_services(gateway: Gateway) -> None:
     answer = await reflect(gateway, list_services="")
     assert sorted(service.name for service in answer.list_services_response.service) == [
+        "e2rank.v1.DocumentService",
         "e2rank.v1.EmbeddingService",
         "e2rank.v1.ModelService",
         "e2rank.v1.RerankService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     ]
+
+
+async def test_a_server_without_a_store_has_no_document_service() -> None:
+    server = server_at("127.0.0.1:0")
+    async with grpc.aio.insecure_channel(await server.start()) as channel:
+        documents = document_pb2_grpc.DocumentServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await documents.GetNamespaceStats(document_pb2.GetNamespaceStatsRequest())
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        health = health_pb2_grpc.HealthStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await health.Check(health_pb2.HealthCheckRequest(service=DOCUMENT_SERVICE))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    await server.stop(0)
 
 
 async def test_reflection_describes_a_method(gateway: Gateway) -> None:

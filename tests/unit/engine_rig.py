@@ -7,11 +7,15 @@ from dataclasses import replace
 
 from e2rank_server.embedder.fake import FakeEmbedder
 from e2rank_server.embedding_cache.memory import MemoryEmbeddingCache
+from e2rank_server.embedding_cache.protocol import EmbeddingCache
+from e2rank_server.embedding_cache.values import ElementType
 from e2rank_server.engine.admission import WorkGate
 from e2rank_server.engine.model import ServedModel
+from e2rank_server.engine.stored_documents import StoredDocuments
 from e2rank_server.profiles.loading import load_profile
 from e2rank_server.profiles.profile import Profile
 from e2rank_server.types import Document, PromptOrder
+from tests.fake_document_store import FakeDocumentStore
 from tests.fakes import FakeTokenizer
 
 DIMENSION = 384
@@ -26,11 +30,16 @@ def profile(**changes: object) -> Profile:
 class EngineRig:
     """A served model whose tokenizer, embedder, cache and gate are at hand."""
 
-    def __init__(self, model_profile: Profile | None = None, *, cache_bytes: int = 1 << 20) -> None:
+    def __init__(self, model_profile: Profile | None = None, *, cache_bytes: int = 4 << 20) -> None:
         self.profile = model_profile or profile()
         self.tokenizer = FakeTokenizer()
         self.embedder = FakeEmbedder(DIMENSION)
-        self.cache = MemoryEmbeddingCache(DIMENSION, cache_bytes)
+        # In float32, so that a cached vector equals the computed one exactly.
+        self.cache: EmbeddingCache = MemoryEmbeddingCache(
+            DIMENSION, cache_bytes, ElementType.FLOAT32
+        )
+        self.store = FakeDocumentStore()
+        self.epochs: dict[str, int] = {}
         self.gate = WorkGate(1 << 16, 1 << 20)
         self.model = self.another_model()
 
@@ -45,6 +54,8 @@ class EngineRig:
             cache=self.cache,
             secret=secret,
             gate=self.gate,
+            stored=StoredDocuments(self.store, 1 << 20),
+            epoch_of=lambda namespace: self.epochs.get(namespace, 0),
         )
 
     def embedded_lengths(self) -> list[int]:

@@ -57,6 +57,19 @@ class EmbeddingCache(Protocol):
         """
         ...
 
+    async def lookup_memory(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
+        """Do the part of a look-up that waits for nothing."""
+        ...
+
+    async def lookup_second(
+        self, keys: Sequence[bytes], out: FloatArray, places: NDArray[np.uint8]
+    ) -> None:
+        """Do the rest of a look-up, in slower tiers, which may run beside other work.
+
+        Fills in the rows of `out` and the `places` of keys that are NOWHERE yet.
+        """
+        ...
+
     async def store(self, keys: Sequence[bytes], vectors: FloatArray) -> None:
         """Keep copies of `vectors` (float32 [keys, dimension]) for as long as there is room.
 

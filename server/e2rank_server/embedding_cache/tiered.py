@@ -88,16 +88,13 @@ class TieredEmbeddingCache:
         return places
 
     async def lookup_memory(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
-        """Do the part of a look-up that waits for nothing."""
+        """See `EmbeddingCache.lookup_memory`."""
         return await self._first.lookup(keys, out)
 
     async def lookup_second(
         self, keys: Sequence[bytes], out: FloatArray, places: NDArray[np.uint8]
     ) -> None:
-        """Do the rest of a look-up, which may run beside other work.
-
-        Fills in the rows of `out` and the `places` of keys that are NOWHERE yet.
-        """
+        """See `EmbeddingCache.lookup_second`."""
         missing = np.flatnonzero(places == Place.NOWHERE)
         if not len(missing):
             return

@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -37,6 +37,23 @@ class _Waiting(NamedTuple):
     cost: int
     limit: int
     turn: asyncio.Future[None]
+
+
+class Permit:
+    """Leave to have so many tokens of work done; `waited_seconds` is how long it took to get."""
+
+    def __init__(
+        self, waited_seconds: float, tokens: int, give_back: Callable[[int], None]
+    ) -> None:
+        self.waited_seconds = waited_seconds
+        self._tokens = tokens
+        self._give_back = give_back
+
+    def reduce_to(self, tokens: int) -> None:
+        """Give back what turned out not to be needed; without effect if that is nothing."""
+        if tokens < self._tokens:
+            excess, self._tokens = self._tokens - tokens, tokens
+            self._give_back(excess)
 
 
 class WorkGate:
@@ -68,8 +85,8 @@ class WorkGate:
     @asynccontextmanager
     async def admit(
         self, tokens: int, priority: int = 0, *, share: float = 1.0
-    ) -> AsyncIterator[float]:
-        """Hold a permit for the duration of the block; yields the seconds waited for it.
+    ) -> AsyncIterator[Permit]:
+        """Hold a permit for the duration of the block.
 
         It is given while the running tokens stay within `share` of the bound;
         work larger than that counts as that much.
@@ -82,12 +99,13 @@ class WorkGate:
         arrived = time.monotonic()
         await self._acquire(cost, limit, priority)
         admitted = time.monotonic()
+        permit = Permit(admitted - arrived, cost, self._release)
         try:
-            yield admitted - arrived
+            yield permit
         finally:
             held = time.monotonic() - admitted
             self._typical_seconds += _SMOOTHING * (held - self._typical_seconds)
-            self._release(cost)
+            permit.reduce_to(0)
 
     async def _acquire(self, cost: int, limit: int, priority: int) -> None:
         is_next = not self._queue or priority < self._queue[0].priority

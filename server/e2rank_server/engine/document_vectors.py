@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
-from e2rank_server.embedding_cache.keys import cache_keys
-from e2rank_server.embedding_cache.protocol import EmbeddingCache
+from e2rank_server.embedding_cache.keys import cache_keys, namespace_tag, text_digest
+from e2rank_server.embedding_cache.protocol import EmbeddingCache, Place
 from e2rank_server.engine.admission import estimate_tokens
 from e2rank_server.engine.concurrency import SharedTask, run_all
 from e2rank_server.profiles.profile import Profile
-from e2rank_server.prompting.prompt import with_title
 from e2rank_server.tokenizer.protocol import TokenizedText, Tokenizer
 from e2rank_server.types import CacheTier, Document, FloatArray, InputType, TextInput
 
-# Until namespaces can be deleted, each is in its first epoch.
-_EPOCH = 0
+EpochOf: TypeAlias = Callable[[str], int]
+"""Tells the epoch that a namespace is in; deleting it begins the next."""
+
+_TIERS = {
+    Place.MEMORY: CacheTier.MEMORY,
+    Place.DISK: CacheTier.DISK,
+    Place.SHARED: CacheTier.SHARED,
+}
+CACHED = frozenset(_TIERS.values())
+"""Where a cached vector may come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +38,60 @@ class _Embedded:
     is_truncated: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """Where the vectors of a request are cached."""
+
+    namespace: str
+    epoch: int
+
+
 @dataclass(slots=True)
 class Sought:
-    """Documents after the look-up.
+    """Documents in the course of the look-up.
 
-    `vectors` [documents, dimension] has the rows of those that are `known`.
-    `missing` maps the key of each distinct unknown text to the rows that need it.
+    `vectors` [documents, dimension] has the rows of those that are known.
+    `missing` maps the key of each distinct unknown text to the rows that need
+    it. `rows` are those without a vector of the caller's, with their `keys`,
+    their `places` in the cache and, if they are not all, `gathered` vectors.
     """
 
+    scope: _Scope
     documents: Sequence[Document]
     vectors: FloatArray
     tiers: list[CacheTier]
-    missing: dict[bytes, list[int]]
-    lookup_seconds: float
+    rows: Sequence[int]
+    keys: Sequence[bytes]
+    gathered: FloatArray
+    places: NDArray[np.uint8]
+    missing: dict[bytes, list[int]] = field(default_factory=dict)
+    lookup_seconds: float = 0.0
+
+    def take_note(self) -> None:
+        """Bring `vectors`, `tiers` and `missing` up to date with `gathered` and `places`."""
+        if self.gathered is not self.vectors:
+            self.vectors[self.rows] = self.gathered
+        self.missing = {}
+        for key, row, place in zip(self.keys, self.rows, self.places.tolist(), strict=True):
+            if place:
+                self.tiers[row] = _TIERS[place]
+            else:
+                self.missing.setdefault(key, []).append(row)
+
+    def rows_to_embed(self) -> list[int]:
+        """Return a row for each distinct missing text."""
+        return [rows[0] for rows in self.missing.values()]
 
     def estimated_tokens(self, max_document_tokens: int) -> int:
-        """Estimate the tokens that embedding the missing ones takes."""
-        return sum(
-            estimate_tokens(num_bytes(self.documents[rows[0]]), max_document_tokens)
-            for rows in self.missing.values()
-        )
+        """Estimate the tokens that embedding the missing takes; an unread text counts as long."""
+        tokens = 0
+        for row in self.rows_to_embed():
+            document = self.documents[row]
+            if document.text is None:
+                tokens += max_document_tokens
+            else:
+                tokens += estimate_tokens(num_bytes(document), max_document_tokens)
+        return tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +122,7 @@ class DocumentVectors:
         embedder: Embedder,
         cache: EmbeddingCache,
         secret: bytes,
+        epoch_of: EpochOf,
     ) -> None:
         self._profile = profile
         self._fingerprint = fingerprint
@@ -86,48 +130,51 @@ class DocumentVectors:
         self._embedder = embedder
         self._cache = cache
         self._secret = secret
+        self._epoch_of = epoch_of
         self._in_flight: dict[bytes, SharedTask[_Embedded]] = {}
 
     async def look_up(self, namespace: str, documents: Sequence[Document]) -> Sought:
-        """Take the callers' vectors and those in the cache; costs no tokenization."""
+        """Take the callers' vectors and those in memory; waits for nothing.
+
+        Costs no tokenization, and for stored documents not even their texts.
+        """
         started = time.monotonic()
+        scope = _Scope(namespace, self._epoch_of(namespace))
         vectors = np.empty((len(documents), self._profile.dimension), dtype=np.float32)
         tiers = [CacheTier.COMPUTED] * len(documents)
-        by_text = []
+        rows = []
         for row, document in enumerate(documents):
             if document.vector is None:
-                by_text.append(row)
+                rows.append(row)
             else:
                 vectors[row] = document.vector
                 tiers[row] = CacheTier.CALLER
-        missing = await self._look_up_texts(namespace, documents, by_text, vectors, tiers)
-        return Sought(documents, vectors, tiers, missing, time.monotonic() - started)
-
-    async def _look_up_texts(
-        self,
-        namespace: str,
-        documents: Sequence[Document],
-        rows: Sequence[int],
-        vectors: FloatArray,
-        tiers: list[CacheTier],
-    ) -> dict[bytes, list[int]]:
-        separator = self._profile.prompts.title_separator
-        texts = (
-            with_title(documents[row].title, documents[row].text or "", separator) for row in rows
-        )
-        keys = cache_keys(self._secret, self._fingerprint, namespace, _EPOCH, texts)
+        keys = self._keys(scope, [documents[row] for row in rows])
         # With no vector from the caller, `rows` are all rows and need no gather.
-        out = vectors if len(rows) == len(documents) else vectors[rows]
-        is_hit = await self._cache.lookup(keys, out)
-        if out is not vectors:
-            vectors[rows] = out
-        missing: dict[bytes, list[int]] = {}
-        for key, row, hit in zip(keys, rows, is_hit.tolist(), strict=True):
-            if hit:
-                tiers[row] = CacheTier.MEMORY
-            else:
-                missing.setdefault(key, []).append(row)
-        return missing
+        gathered = vectors if len(rows) == len(documents) else vectors[rows]
+        places = await self._cache.lookup_memory(keys, gathered)
+        sought = Sought(scope, documents, vectors, tiers, rows, keys, gathered, places)
+        sought.take_note()
+        sought.lookup_seconds = time.monotonic() - started
+        return sought
+
+    async def look_further(self, sought: Sought) -> None:
+        """Look in the slower tier for what is missing, which takes some ms at most."""
+        if not sought.missing:
+            return
+        started = time.monotonic()
+        await self._cache.lookup_second(sought.keys, sought.gathered, sought.places)
+        sought.take_note()
+        sought.lookup_seconds += time.monotonic() - started
+
+    def _keys(self, scope: _Scope, documents: Sequence[Document]) -> list[bytes]:
+        secret = self._secret
+        digests = [
+            document.digest or text_digest(secret, document.title, document.text or "")
+            for document in documents
+        ]
+        tag = namespace_tag(secret, scope.namespace, scope.epoch)
+        return cache_keys(tag, secret, self._fingerprint, digests)
 
     async def complete(self, sought: Sought, priority: int = 0) -> Found:
         """Make the missing vectors; a text that is being embedded already is joined."""
@@ -161,11 +208,14 @@ class DocumentVectors:
         texts = [TextInput(document.text or "", document.title) for _, document in new]
         tokenized = SharedTask(self._tokenizer.tokenize_texts(InputType.DOCUMENT, texts))
         for position, (key, _) in enumerate(new):
-            self._in_flight[key] = SharedTask(self._embed(key, tokenized, position, priority))
+            self._in_flight[key] = SharedTask(
+                self._embed(key, sought.scope, tokenized, position, priority)
+            )
 
     async def _embed(
         self,
         key: bytes,
+        scope: _Scope,
         tokenized: SharedTask[list[TokenizedText]],
         position: int,
         priority: int,
@@ -178,7 +228,8 @@ class DocumentVectors:
             if not np.isfinite(vectors).all():
                 # Kept out of the cache, where it would outlive its cause.
                 raise ArithmeticError("the model returned a vector that is not finite")
-            await self._cache.store([key], vectors)
+            if self._epoch_of(scope.namespace) == scope.epoch:  # else it was deleted meanwhile
+                await self._cache.store([key], vectors)
             return _Embedded(vectors[0], len(text.token_ids), text.is_truncated)
         finally:
             # Abandoned by its waiters, it may have a successor already.

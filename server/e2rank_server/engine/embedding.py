@@ -17,8 +17,9 @@ import numpy as np
 from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
 from e2rank_server.engine.admission import WorkGate, estimate_tokens
 from e2rank_server.engine.concurrency import run_all
-from e2rank_server.engine.document_vectors import DocumentVectors
+from e2rank_server.engine.document_vectors import CACHED, DocumentVectors
 from e2rank_server.engine.query import instruction_warnings, query_truncated_warning
+from e2rank_server.engine.stored_documents import StoredDocuments
 from e2rank_server.engine.urgency import Urgency, pass_priority
 from e2rank_server.profiles.profile import Profile
 from e2rank_server.tokenizer.protocol import Tokenizer
@@ -29,6 +30,7 @@ from e2rank_server.types import (
     EmbedRequest,
     EmbedUsage,
     InputType,
+    TextInput,
     Timings,
 )
 
@@ -52,18 +54,21 @@ class EmbeddingEngine:
         tokenizer: Tokenizer,
         embedder: Embedder,
         documents: DocumentVectors,
+        stored: StoredDocuments,
         gate: WorkGate,
     ) -> None:
         self._profile = profile
         self._tokenizer = tokenizer
         self._embedder = embedder
         self._documents = documents
+        self._stored = stored
         self._gate = gate
 
     async def embed(self, request: EmbedRequest) -> EmbedOutcome:
         """Embed all inputs, or none.
 
         Raises:
+            UnknownDocumentsError: documents named by id are not stored.
             OverloadedError, UnavailableError: see errors.py.
         """
         started = time.monotonic()
@@ -83,14 +88,30 @@ class EmbeddingEngine:
     async def _embed_documents(
         self, request: EmbedRequest, first: int, timings: Timings
     ) -> EmbedOutcome:
-        inputs = request.inputs[first : first + _TEXTS_PER_SLICE]
-        documents = [Document(text=each.text, title=each.title) for each in inputs]
-        sought = await self._documents.look_up(request.namespace, documents)
-        timings.lookup_seconds += sought.lookup_seconds
+        return await self._stored.steadily(lambda: self._embed_steady(request, first, timings))
+
+    async def _embed_steady(
+        self, request: EmbedRequest, first: int, timings: Timings
+    ) -> EmbedOutcome:
+        """Embed a slice of documents that do not change meanwhile."""
+        resolved = await self._stored.resolve(
+            request.namespace,
+            [_document(each) for each in request.inputs[first : first + _TEXTS_PER_SLICE]],
+            drop_unknown=request.drop_unknown,
+            field="inputs",
+            first=first,
+        )
+        sought = await self._documents.look_up(request.namespace, resolved.documents)
+        await self._documents.look_further(sought)
+        reading_seconds = await self._stored.read(
+            request.namespace, resolved.documents, sought.rows_to_embed()
+        )
         cost = sought.estimated_tokens(self._profile.prompts.max_document_tokens)
         async with self._admit(cost, request) as (waited, priority):
-            timings.queue_seconds += waited
             found = await self._documents.complete(sought, priority)
+        timings.queue_seconds += waited
+        timings.lookup_seconds += sought.lookup_seconds
+        timings.store_seconds += resolved.seconds + reading_seconds
         timings.documents_seconds += found.seconds
         return EmbedOutcome(
             vectors=found.vectors,
@@ -98,6 +119,7 @@ class EmbeddingEngine:
             cache_tiers=found.tiers,
             usage=EmbedUsage(tokens=found.num_tokens),
             timings=timings,
+            unknown=resolved.unknown,
         )
 
     async def _embed_queries(
@@ -136,8 +158,8 @@ class EmbeddingEngine:
         else:
             urgency, share = Urgency.CANDIDATES, 1.0
         priority = pass_priority(request.priority, urgency)
-        async with self._gate.admit(cost, priority, share=share) as waited:
-            yield waited, priority
+        async with self._gate.admit(cost, priority, share=share) as permit:
+            yield permit.waited_seconds, priority
 
     def _outcome(
         self, request: EmbedRequest, parts: Sequence[EmbedOutcome], timings: Timings
@@ -156,10 +178,17 @@ class EmbeddingEngine:
             cache_tiers=tiers,
             usage=EmbedUsage(
                 tokens=sum(part.usage.tokens for part in parts),
-                inputs_cached=tiers.count(CacheTier.MEMORY),
+                inputs_cached=sum(tier in CACHED for tier in tiers),
                 inputs_embedded=tiers.count(CacheTier.COMPUTED),
                 inputs_truncated=sum(truncated),
             ),
             timings=timings,
             warnings=warnings,
+            unknown=[each for part in parts for each in part.unknown],
         )
+
+
+def _document(text: TextInput) -> Document:
+    if text.id:
+        return Document(id=text.id)
+    return Document(text=text.text, title=text.title)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from e2rank_server.embedder.protocol import Embedder
 from e2rank_server.embedding_cache.protocol import EmbeddingCache
 from e2rank_server.engine.admission import WorkGate
-from e2rank_server.engine.document_vectors import DocumentVectors
+from e2rank_server.engine.document_vectors import DocumentVectors, EpochOf
 from e2rank_server.engine.embedding import EmbeddingEngine
 from e2rank_server.engine.rerank import RerankEngine
+from e2rank_server.engine.stored_documents import StoredDocuments
 from e2rank_server.errors import UnavailableError
 from e2rank_server.profiles.profile import Profile
 from e2rank_server.tokenizer.protocol import Tokenizer
@@ -47,15 +48,19 @@ class ServedModel:
         cache: EmbeddingCache,
         secret: bytes,
         gate: WorkGate,
+        stored: StoredDocuments,
+        epoch_of: EpochOf,
     ) -> None:
         self.description = _describe(profile, revision, fingerprint, tokenizer, embedder)
         self._tokenizer = tokenizer
         self._embedder = embedder
         self._gate = gate
         self._is_warm = False
-        documents = DocumentVectors(profile, fingerprint, tokenizer, embedder, cache, secret)
-        self._reranking = RerankEngine(profile, tokenizer, embedder, documents, gate)
-        self._embedding = EmbeddingEngine(profile, tokenizer, embedder, documents, gate)
+        documents = DocumentVectors(
+            profile, fingerprint, tokenizer, embedder, cache, secret, epoch_of
+        )
+        self._reranking = RerankEngine(profile, tokenizer, embedder, documents, stored, gate)
+        self._embedding = EmbeddingEngine(profile, tokenizer, embedder, documents, stored, gate)
 
     @property
     def load(self) -> ModelLoad:

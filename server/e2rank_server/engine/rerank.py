@@ -1,7 +1,8 @@
 """Rerank: one prompt embedding, many document vectors, a cosine for each.
 
-    first-stage order:  prompt pass ∥ missing documents                        → scores
-    cosine order:       (query pass ∥ missing documents) → order → prompt pass → scores
+    first-stage order:  prompt pass ∥ documents                        → scores
+    cosine order:       (query pass ∥ documents) → order → prompt pass → scores
+    documents:          slower cache → stored texts of the missing → their passes
 
 All candidates are scored although only the first few are in the prompt
 (E2Rank, arXiv:2510.22733, section 3.2).
@@ -10,16 +11,24 @@ All candidates are scored although only the first few are in the prompt
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
-from e2rank_server.engine.admission import WorkGate, estimate_tokens
+from e2rank_server.engine.admission import Permit, WorkGate, estimate_tokens
 from e2rank_server.engine.concurrency import run_both
-from e2rank_server.engine.document_vectors import DocumentVectors, Found, Sought, num_bytes
+from e2rank_server.engine.document_vectors import (
+    CACHED,
+    DocumentVectors,
+    Found,
+    Sought,
+    num_bytes,
+)
 from e2rank_server.engine.query import QueryPass, embed_query, instruction_warnings
 from e2rank_server.engine.scoring import best_first, cosine_scores, scale_first_stage_scores
+from e2rank_server.engine.stored_documents import Resolved, StoredDocuments
 from e2rank_server.engine.urgency import Urgency, pass_priority
 from e2rank_server.errors import FieldViolation, InvalidRequestError
 from e2rank_server.profiles.profile import Pooling, Profile
@@ -28,6 +37,7 @@ from e2rank_server.types import (
     AnswerWarning,
     CacheTier,
     CosineOptions,
+    Document,
     E2RankOptions,
     FloatArray,
     Method,
@@ -55,19 +65,29 @@ class _ListwisePlan:
 
 
 @dataclass(slots=True)
-class _Spent:
-    """What the passes of one request have cost so far."""
+class _Run:
+    """One request in the course of being served: what it asks, and what that has cost so far."""
 
+    request: RerankRequest
+    resolved: Resolved
+    plan: _ListwisePlan | None
+    """None stands for COSINE."""
+    timings: Timings = field(default_factory=Timings)
     prompt_tokens: int = 0
     prompt_documents: int = 0
     prompt_documents_truncated: int = 0
     warnings: list[AnswerWarning] = field(default_factory=list)
 
-    def add_query(self, query: QueryPass, timings: Timings) -> None:
+    @property
+    def documents(self) -> list[Document]:
+        """The candidates: those of the request that exist."""
+        return self.resolved.documents
+
+    def add_query(self, query: QueryPass) -> None:
         self.prompt_tokens += query.num_tokens
         self.warnings += query.warnings
-        timings.tokenize_seconds += query.tokenize_seconds
-        timings.prompt_seconds += query.embed_seconds
+        self.timings.tokenize_seconds += query.tokenize_seconds
+        self.timings.prompt_seconds += query.embed_seconds
 
 
 class RerankEngine:
@@ -79,12 +99,14 @@ class RerankEngine:
         tokenizer: Tokenizer,
         embedder: Embedder,
         documents: DocumentVectors,
+        stored: StoredDocuments,
         gate: WorkGate,
     ) -> None:
         self._profile = profile
         self._tokenizer = tokenizer
         self._embedder = embedder
         self._documents = documents
+        self._stored = stored
         self._gate = gate
 
     async def rerank(self, request: RerankRequest) -> RerankOutcome:
@@ -93,26 +115,37 @@ class RerankEngine:
         Raises:
             InvalidRequestError: a document for the prompt has no text, or the
                 prompt cannot fit the model (PromptTooLongError).
+            UnknownDocumentsError: documents named by id are not stored.
             OverloadedError, UnavailableError: see errors.py.
         """
         started = time.monotonic()
-        timings, spent = Timings(), _Spent()
-        plan = self._plan(request)
-        if plan is not None and plan.order is PromptOrder.FIRST_STAGE:
-            # What is known to fail must not cost any work first.
-            _require_texts(request, range(plan.num_documents))
-        sought = await self._documents.look_up(request.namespace, request.documents)
-        timings.lookup_seconds = sought.lookup_seconds
-        cost = self._cost(request, plan, sought)
-        priority = pass_priority(request.priority, Urgency.PROMPT)
-        async with self._gate.admit(cost, priority) as waited:
-            timings.queue_seconds = waited
-            vector, found = await self._embed(request, plan, sought, timings, spent)
-        timings.documents_seconds = found.seconds
-        return self._outcome(request, plan, vector, found, spent, timings, started)
+        outcome = await self._stored.steadily(lambda: self._rerank(request))
+        outcome.timings.total_seconds = time.monotonic() - started
+        return outcome
 
-    def _plan(self, request: RerankRequest) -> _ListwisePlan | None:
-        """Resolve the method; None stands for COSINE."""
+    async def _rerank(self, request: RerankRequest) -> RerankOutcome:
+        resolved = await self._stored.resolve(
+            request.namespace, request.documents, drop_unknown=request.drop_unknown
+        )
+        run = _Run(request, resolved, self._plan(request, len(resolved.documents)))
+        run.timings.store_seconds = resolved.seconds
+        if not run.documents:
+            return _outcome(run, [], None)
+        if run.plan is not None and run.plan.order is PromptOrder.FIRST_STAGE:
+            # What is known to fail must not cost any work first.
+            await self._read(run, range(run.plan.num_documents))
+            _require_texts(run, range(run.plan.num_documents))
+        sought = await self._documents.look_up(request.namespace, run.documents)
+        priority = pass_priority(request.priority, Urgency.PROMPT)
+        async with self._gate.admit(self._cost(run, sought), priority) as permit:
+            run.timings.queue_seconds = permit.waited_seconds
+            vector, found = await self._embed(run, sought, permit)
+        run.timings.lookup_seconds = sought.lookup_seconds
+        run.timings.documents_seconds = found.seconds
+        return await self._score(run, vector, found)
+
+    def _plan(self, request: RerankRequest, num_documents: int) -> _ListwisePlan | None:
+        """Resolve the method."""
         options = request.options
         if options is None:
             is_listwise = self._profile.default_method is Method.E2RANK
@@ -121,85 +154,78 @@ class RerankEngine:
             return None
         wanted = options.prompt_documents or self._profile.prompt_documents
         return _ListwisePlan(
-            num_documents=min(wanted, len(request.documents)),
+            num_documents=min(wanted, num_documents),
             order=options.prompt_order or self._profile.prompt_order,
             scaling=options.score_scaling,
         )
 
-    def _cost(self, request: RerankRequest, plan: _ListwisePlan | None, sought: Sought) -> int:
+    def _cost(self, run: _Run, sought: Sought) -> int:
         """Estimate the tokens that the request's passes take together."""
         prompts = self._profile.prompts
-        query_bytes = len(request.query.encode())
+        query_bytes = len(run.request.query.encode())
         cost = sought.estimated_tokens(prompts.max_document_tokens)
-        if plan is None or plan.order is PromptOrder.COSINE:
+        if run.plan is None or run.plan.order is PromptOrder.COSINE:
             cost += estimate_tokens(query_bytes, prompts.max_query_tokens)
-        if plan is not None:
+        if run.plan is not None:
             # In cosine order others may be shown; they are about as long.
-            shown = request.documents[: plan.num_documents]
+            shown = run.documents[: run.plan.num_documents]
             prompt_bytes = query_bytes + sum(num_bytes(document) for document in shown)
             cost += estimate_tokens(prompt_bytes, prompts.max_prompt_tokens)
         return cost
 
-    async def _embed(
-        self,
-        request: RerankRequest,
-        plan: _ListwisePlan | None,
-        sought: Sought,
-        timings: Timings,
-        spent: _Spent,
-    ) -> tuple[FloatArray, Found]:
+    async def _read(self, run: _Run, rows: Sequence[int]) -> None:
+        """Read the texts of stored documents among `rows`."""
+        run.timings.store_seconds += await self._stored.read(
+            run.request.namespace, run.documents, rows
+        )
+
+    async def _embed(self, run: _Run, sought: Sought, permit: Permit) -> tuple[FloatArray, Found]:
         """Return the vector to compare with, and the documents' vectors."""
-        priority = pass_priority(request.priority, Urgency.CANDIDATES)
+        plan = run.plan
+        documents = self._complete(run, sought, permit)
         if plan is not None and plan.order is PromptOrder.FIRST_STAGE:
-            shown = range(plan.num_documents)
-            prompt_pass = self._embed_prompt(request, plan, shown, timings, spent)
-            return await self._run_beside_documents(prompt_pass, sought, priority)
+            prompt_pass = self._embed_prompt(run, plan, range(plan.num_documents))
+            return await _run_beside(prompt_pass, documents, is_needed=bool(sought.missing))
         query_pass = embed_query(
             self._profile,
             self._tokenizer,
             self._embedder,
-            request.query,
-            request.instruction,
-            request.priority,
+            run.request.query,
+            run.request.instruction,
+            run.request.priority,
         )
-        query, found = await self._run_beside_documents(query_pass, sought, priority)
-        spent.add_query(query, timings)
+        query, found = await _run_beside(query_pass, documents, is_needed=bool(sought.missing))
+        run.add_query(query)
         if plan is None:
             return query.vector, found
         order = best_first(cosine_scores(found.vectors, query.vector))
         shown_rows = order[: plan.num_documents].tolist()
-        _require_texts(request, shown_rows)
-        vector = await self._embed_prompt(request, plan, shown_rows, timings, spent)
-        return vector, found
+        await self._read(run, shown_rows)
+        _require_texts(run, shown_rows)
+        return await self._embed_prompt(run, plan, shown_rows), found
 
-    async def _run_beside_documents(
-        self, work: Coroutine[Any, Any, PassResult], sought: Sought, priority: int
-    ) -> tuple[PassResult, Found]:
-        """Run a pass beside those of the missing documents."""
-        complete = self._documents.complete(sought, priority)
-        if not sought.missing:
-            # Nothing to wait for: two tasks would cost more than they do.
-            found = await complete
-            return await work, found
-        return await run_both(work, complete)
+    async def _complete(self, run: _Run, sought: Sought, permit: Permit) -> Found:
+        """Find or make the vectors that were not in memory."""
+        if sought.missing:
+            await self._documents.look_further(sought)
+            await self._read(run, sought.rows_to_embed())
+            permit.reduce_to(self._cost(run, sought))
+        priority = pass_priority(run.request.priority, Urgency.CANDIDATES)
+        return await self._documents.complete(sought, priority)
 
     async def _embed_prompt(
-        self,
-        request: RerankRequest,
-        plan: _ListwisePlan,
-        rows: Sequence[int],
-        timings: Timings,
-        spent: _Spent,
+        self, run: _Run, plan: _ListwisePlan, rows: Sequence[int]
     ) -> FloatArray:
         """Embed the listwise prompt that shows the documents of `rows`, in that order."""
         started = time.monotonic()
-        shown = [request.documents[row] for row in rows]
+        request = run.request
+        shown = [run.documents[row] for row in rows]
         prompt = await self._tokenizer.tokenize_listwise_prompt(
             ListwisePromptInput(
                 query=request.query,
                 documents=[TextInput(each.text or "", each.title) for each in shown],
                 instruction=request.instruction,
-                scores=_prompt_scores(request, plan, rows),
+                scores=_prompt_scores(run, plan, rows),
                 max_tokens_per_document=request.max_tokens_per_document,
             )
         )
@@ -210,17 +236,17 @@ class RerankEngine:
             [EmbedderPrompt(prompt.token_ids, span)],
             priority=pass_priority(request.priority, Urgency.PROMPT),
         )
-        timings.tokenize_seconds += tokenized - started
-        timings.prompt_seconds += time.monotonic() - tokenized
-        spent.prompt_tokens += len(prompt.token_ids)
-        spent.prompt_documents = len(rows)
-        spent.prompt_documents_truncated = sum(prompt.truncated)
-        spent.warnings += self._listwise_warnings(request, plan, is_shrunk=prompt.is_shrunk)
+        run.timings.tokenize_seconds += tokenized - started
+        run.timings.prompt_seconds += time.monotonic() - tokenized
+        run.prompt_tokens += len(prompt.token_ids)
+        run.prompt_documents = len(rows)
+        run.prompt_documents_truncated = sum(prompt.truncated)
+        run.warnings += self._listwise_warnings(run, plan, is_shrunk=prompt.is_shrunk)
         vector: FloatArray = vectors[0]
         return vector
 
     def _listwise_warnings(
-        self, request: RerankRequest, plan: _ListwisePlan, *, is_shrunk: bool
+        self, run: _Run, plan: _ListwisePlan, *, is_shrunk: bool
     ) -> list[AnswerWarning]:
         warnings = []
         if not self._profile.trained_for_listwise:
@@ -248,71 +274,84 @@ class RerankEngine:
             )
         if plan.order is PromptOrder.FIRST_STAGE:  # else the query pass has said it
             template = self._profile.prompts.listwise_template
-            warnings += instruction_warnings(self._profile, template, request.instruction)
+            warnings += instruction_warnings(self._profile, template, run.request.instruction)
         return warnings
 
-    def _outcome(
-        self,
-        request: RerankRequest,
-        plan: _ListwisePlan | None,
-        vector: FloatArray,
-        found: Found,
-        spent: _Spent,
-        timings: Timings,
-        started: float,
-    ) -> RerankOutcome:
-        scoring = time.monotonic()
+    async def _score(self, run: _Run, vector: FloatArray, found: Found) -> RerankOutcome:
+        started = time.monotonic()
         scores = cosine_scores(found.vectors, vector)
-        best = best_first(scores)[: request.top_n]
+        best = best_first(scores)[: run.request.top_n]
+        rows = best.tolist()
+        run.timings.score_seconds = time.monotonic() - started
+        if run.request.return_documents:
+            await self._read(run, rows)
+        positions, documents = run.resolved.positions, run.documents
         results = [
-            RankedDocument(row, score, found.tiers[row])
-            for row, score in zip(best.tolist(), scores[best].tolist(), strict=True)
+            RankedDocument(positions[row], score, found.tiers[row], documents[row])
+            for row, score in zip(rows, scores[best].tolist(), strict=True)
         ]
-        ended = time.monotonic()
-        timings.score_seconds = ended - scoring
-        timings.total_seconds = ended - started
-        return RerankOutcome(
-            results=results,
-            method=Method.COSINE if plan is None else Method.E2RANK,
-            usage=RerankUsage(
-                prompt_tokens=spent.prompt_tokens,
-                document_tokens=found.num_tokens,
-                documents_from_caller=found.tiers.count(CacheTier.CALLER),
-                documents_cached=found.tiers.count(CacheTier.MEMORY),
-                documents_embedded=found.tiers.count(CacheTier.COMPUTED),
-                documents_truncated=found.num_truncated_texts,
-                prompt_documents=spent.prompt_documents,
-                prompt_documents_truncated=spent.prompt_documents_truncated,
-            ),
-            timings=timings,
-            warnings=spent.warnings,
-        )
+        return _outcome(run, results, found)
 
 
-def _require_texts(request: RerankRequest, rows: Sequence[int]) -> None:
+async def _run_beside(
+    work: Coroutine[Any, Any, PassResult],
+    documents: Coroutine[Any, Any, Found],
+    *,
+    is_needed: bool,
+) -> tuple[PassResult, Found]:
+    """Run a pass beside the work for missing documents, if there are any."""
+    if not is_needed:
+        # Nothing to wait for: two tasks would cost more than they do.
+        found = await documents
+        return await work, found
+    return await run_both(work, documents)
+
+
+def _outcome(run: _Run, results: Sequence[RankedDocument], found: Found | None) -> RerankOutcome:
+    """Put the answer together; `found` is None if there were no candidates."""
+    count = Counter(found.tiers if found is not None else ())
+    return RerankOutcome(
+        results=results,
+        method=Method.COSINE if run.plan is None else Method.E2RANK,
+        usage=RerankUsage(
+            prompt_tokens=run.prompt_tokens,
+            document_tokens=found.num_tokens if found is not None else 0,
+            documents_from_caller=count[CacheTier.CALLER],
+            documents_cached=sum(count[tier] for tier in CACHED),
+            documents_embedded=count[CacheTier.COMPUTED],
+            documents_truncated=found.num_truncated_texts if found is not None else 0,
+            prompt_documents=run.prompt_documents,
+            prompt_documents_truncated=run.prompt_documents_truncated,
+            documents_stored=run.resolved.num_stored,
+        ),
+        timings=run.timings,
+        warnings=run.warnings,
+        unknown=run.resolved.unknown,
+    )
+
+
+def _require_texts(run: _Run, rows: Sequence[int]) -> None:
     violations = [
         FieldViolation(
-            f"documents[{row}].text",
+            f"documents[{run.resolved.positions[row]}].text",
             "is needed, since the listwise prompt shows this document; a vector alone will not do",
         )
         for row in sorted(rows)
-        if request.documents[row].text is None
+        if run.documents[row].text is None
     ]
     if violations:
         raise InvalidRequestError(violations)
 
 
-def _prompt_scores(
-    request: RerankRequest, plan: _ListwisePlan, rows: Sequence[int]
-) -> list[str] | None:
+def _prompt_scores(run: _Run, plan: _ListwisePlan, rows: Sequence[int]) -> list[str] | None:
     """Return the shown documents' own scores, scaled over all candidates."""
     if plan.scaling is None:
         return None
-    scores = [document.first_stage_score for document in request.documents]
+    scores = [document.first_stage_score for document in run.documents]
     given = [score for score in scores if score is not None]
     if len(given) != len(scores):
         raise InvalidRequestError.of(
-            f"documents[{scores.index(None)}].first_stage_score",
+            f"documents[{run.resolved.positions[scores.index(None)]}].first_stage_score",
             "is needed, since the options ask for scores in the prompt",
         )
     scaled = scale_first_stage_scores(given, plan.scaling)

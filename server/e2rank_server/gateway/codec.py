@@ -40,6 +40,11 @@ _Value = TypeVar("_Value")
 _NANOSECONDS = 1_000_000_000
 _MAX_BYTES_PER_CHARACTER = 4  # of UTF-8
 
+_DROP_UNKNOWN: Mapping[int, bool] = {
+    types_pb2.UNKNOWN_DOCUMENTS_UNSPECIFIED: False,
+    types_pb2.UNKNOWN_DOCUMENTS_FAIL: False,
+    types_pb2.UNKNOWN_DOCUMENTS_DROP: True,
+}
 _PROMPT_ORDERS: Mapping[int, PromptOrder | None] = {
     rerank_pb2.PROMPT_ORDER_UNSPECIFIED: None,
     rerank_pb2.PROMPT_ORDER_FIRST_STAGE: PromptOrder.FIRST_STAGE,
@@ -90,19 +95,17 @@ def decode_rerank_request(
         ),
         priority=message.priority,
         options=_decode_options(message, documents, model, violations),
+        return_documents=message.return_documents,
+        drop_unknown=_decode_drop_unknown(message.unknown_documents, violations),
     )
     violations.raise_if_any()
     return request
 
 
 def encode_rerank_response(
-    outcome: RerankOutcome,
-    documents: Sequence[Document],
-    model: ModelDescription,
-    *,
-    return_documents: bool,
+    outcome: RerankOutcome, model: ModelDescription, *, return_documents: bool
 ) -> rerank_pb2.RerankResponse:
-    """Convert the answer to a request whose candidates were `documents`."""
+    """Convert an answer, with the documents' texts and titles if they were asked for."""
     usage = outcome.usage
     response = rerank_pb2.RerankResponse(
         usage=rerank_pb2.RerankUsage(
@@ -114,14 +117,16 @@ def encode_rerank_response(
             documents_truncated=usage.documents_truncated,
             prompt_documents=usage.prompt_documents,
             prompt_documents_truncated=usage.prompt_documents_truncated,
+            documents_stored=usage.documents_stored,
         ),
         model=_encode_identity(model),
         method=f"RERANK_METHOD_{outcome.method}",
         warnings=_encode_warnings(outcome.warnings),
+        unknown_documents=outcome.unknown,
     )
     add_result = response.results.add
     for ranked in outcome.results:
-        document = documents[ranked.index]
+        document = ranked.document
         result = add_result()
         result.index = ranked.index
         result.id = document.id
@@ -137,6 +142,7 @@ def encode_rerank_response(
     _fill_duration(response.timings.lookup, timings.lookup_seconds)
     _fill_duration(response.timings.documents, timings.documents_seconds)
     _fill_duration(response.timings.score, timings.score_seconds)
+    _fill_duration(response.timings.store, timings.store_seconds)
     return response
 
 
@@ -161,6 +167,7 @@ def decode_embed_request(
     if input_type is InputType.DOCUMENT and message.instruction:
         violations.add("instruction", "is for queries; these inputs are documents")
     inputs = _decode_inputs(message.inputs, input_type, limits, violations)
+    drop_unknown = _decode_drop_unknown(message.unknown_documents, violations)
     violations.raise_if_any()
     assert input_type is not None
     return EmbedRequest(
@@ -169,6 +176,7 @@ def decode_embed_request(
         namespace=message.namespace,
         instruction=message.instruction or None,
         priority=message.priority,
+        drop_unknown=drop_unknown,
     )
 
 
@@ -189,6 +197,7 @@ def encode_embed_response(
         warnings=_encode_warnings(outcome.warnings),
         truncated=outcome.truncated,
         cache_tiers=[_TIERS[tier] for tier in outcome.cache_tiers],
+        unknown_inputs=outcome.unknown,
     )
     encode_matrix(response.vectors, outcome.vectors, encoding, model)
     timings = outcome.timings
@@ -197,6 +206,7 @@ def encode_embed_response(
     _fill_duration(response.timings.lookup, timings.lookup_seconds)
     _fill_duration(response.timings.tokenize, timings.tokenize_seconds)
     _fill_duration(response.timings.embed, timings.documents_seconds + timings.prompt_seconds)
+    _fill_duration(response.timings.store, timings.store_seconds)
     return response
 
 
@@ -279,7 +289,7 @@ def _check_document(
     text, title = message.text, message.title
     if not text and not message.HasField("text"):
         if not message.HasField("vector"):
-            violations.add(f"documents[{index}]", "needs a text or a vector")
+            _check_name(f"documents[{index}]", message, violations)
     elif not text or text.isspace():
         violations.add(f"documents[{index}].text", "must not be blank")
     num_bytes = utf8_length(text) + utf8_length(title)
@@ -290,6 +300,14 @@ def _check_document(
             f"{limits.max_document_bytes}",
         )
     violations.check_size(f"documents[{index}].id", utf8_length(message.id), limits.max_name_bytes)
+
+
+def _check_name(field: str, message: rerank_pb2.Document, violations: Violations) -> None:
+    """Look at what has to be the name of a stored document, there being nothing else."""
+    if not message.id:
+        violations.add(field, "needs a text, a vector or the id of a stored document")
+    elif message.title:
+        violations.add(f"{field}.title", "must not be set: a stored document has its own")
 
 
 def _check_scores(documents: Sequence[Document], violations: Violations) -> None:
@@ -375,15 +393,36 @@ def _decode_inputs(
     for index, message in enumerate(messages):
         text = message.text
         title = message.title
-        if not text or text.isspace():
+        name = message.id
+        if name:
+            _check_input_name(f"inputs[{index}]", message, is_query, limits, violations)
+        elif not text or text.isspace():
             violations.add(f"inputs[{index}].text", "must not be blank")
         if title and is_query:
             violations.add(f"inputs[{index}].title", "is for documents; these inputs are queries")
         num_bytes = utf8_length(text) + utf8_length(title)
         if num_bytes > max_bytes:
             violations.check_size(f"inputs[{index}].text", num_bytes, max_bytes)
-        inputs.append(TextInput(text, title or None))
+        inputs.append(TextInput(text, title or None, name))
     return inputs
+
+
+def _check_input_name(
+    field: str,
+    message: embedding_pb2.TextInput,
+    is_query: bool,
+    limits: GatewayLimits,
+    violations: Violations,
+) -> None:
+    if is_query:
+        violations.add(f"{field}.id", "is for documents; these inputs are queries")
+    elif message.text or message.title:
+        violations.add(f"{field}.id", "names a stored document, and cannot go with a text or title")
+    violations.check_size(f"{field}.id", utf8_length(message.id), limits.max_name_bytes)
+
+
+def _decode_drop_unknown(number: int, violations: Violations) -> bool:
+    return bool(_decode_enum(number, _DROP_UNKNOWN, "unknown_documents", violations))
 
 
 def _decode_count(

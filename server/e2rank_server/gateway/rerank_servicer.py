@@ -26,8 +26,5 @@ class RerankServicer(rerank_pb2_grpc.RerankServiceServicer):
         rerank_request = decode_rerank_request(request, model.description, self._limits)
         outcome = await model.rerank(rerank_request)
         return encode_rerank_response(
-            outcome,
-            rerank_request.documents,
-            model.description,
-            return_documents=request.return_documents,
+            outcome, model.description, return_documents=request.return_documents
         )

@@ -11,6 +11,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from e2rank.v1 import (
+    document_pb2,
+    document_pb2_grpc,
     embedding_pb2,
     embedding_pb2_grpc,
     model_pb2,
@@ -18,8 +20,10 @@ from e2rank.v1 import (
     rerank_pb2,
     rerank_pb2_grpc,
 )
+from e2rank_server.engine.documents import DocumentsEngine
 from e2rank_server.engine.model import ServedModel
 from e2rank_server.errors import ConfigurationError
+from e2rank_server.gateway.document_servicer import DocumentServicer
 from e2rank_server.gateway.embedding_servicer import EmbeddingServicer
 from e2rank_server.gateway.health import HealthServicer, monitor_health
 from e2rank_server.gateway.interceptors import GateInterceptor, gateway_interceptors
@@ -30,9 +34,10 @@ from e2rank_server.gateway.served_models import ServedModels
 
 SERVICES = tuple(
     service.full_name
-    for module in (rerank_pb2, embedding_pb2, model_pb2)
+    for module in (rerank_pb2, embedding_pb2, model_pb2, document_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
+DOCUMENT_SERVICE = document_pb2.DESCRIPTOR.services_by_name["DocumentService"].full_name
 
 _CANCELLED_CALLS_SECONDS = 5.0
 # Without it 7 of 16 calls on open connections failed; with .2 s none of 592 (measured).
@@ -50,10 +55,12 @@ class GatewayServer:
         address: str,
         max_concurrent_requests: int,
         health_interval_seconds: float,
+        documents: DocumentsEngine | None = None,
         reuse_port: bool = False,
         max_connection_age_seconds: float = 0.0,
     ) -> None:
         self._models = ServedModels(models, limits.max_name_bytes)
+        self._documents = documents
         self._limits = limits
         self._address = address
         self._reuse_port = reuse_port
@@ -61,7 +68,8 @@ class GatewayServer:
         self._gate = GateInterceptor(max_concurrent_requests)
         self._health_interval_seconds = health_interval_seconds
         names = [model.description.profile for model in self._models]
-        self._health = HealthServicer(SERVICES, names)
+        self._services = [name for name in SERVICES if documents or name != DOCUMENT_SERVICE]
+        self._health = HealthServicer(self._services, names)
         self._server: grpc.aio.Server | None = None
         self._monitor: asyncio.Task[None] | None = None
 
@@ -125,10 +133,14 @@ class GatewayServer:
         model_pb2_grpc.add_ModelServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ModelServicer(self._models, self._limits, self._health), server
         )
+        if self._documents is not None:
+            document_pb2_grpc.add_DocumentServiceServicer_to_server(  # type: ignore[no-untyped-call]
+                DocumentServicer(self._documents, self._models, self._limits), server
+            )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         health_service = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
         reflection.enable_server_reflection(
-            (*SERVICES, health_service, reflection.SERVICE_NAME), server
+            (*self._services, health_service, reflection.SERVICE_NAME), server
         )
         return server
 

@@ -18,6 +18,7 @@ from e2rank_server.errors import (
     OverloadedError,
     QuotaExceededError,
     UnavailableError,
+    UnknownDocumentsError,
     UnknownModelError,
 )
 
@@ -27,6 +28,7 @@ PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _CODES: tuple[tuple[type[E2RankError], grpc.StatusCode], ...] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownModelError, grpc.StatusCode.NOT_FOUND),
+    (UnknownDocumentsError, grpc.StatusCode.NOT_FOUND),
     (ModelMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
     (QuotaExceededError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (DataLossError, grpc.StatusCode.DATA_LOSS),
@@ -89,7 +91,7 @@ def _pack(
     ]
     retry_seconds = _retry_seconds(error)
     trailing: list[tuple[str, str | bytes]] = []
-    if isinstance(error, InvalidRequestError):
+    if isinstance(error, InvalidRequestError | UnknownDocumentsError):
         details.append(_bad_request(error))
     if isinstance(error, QuotaExceededError):
         details.append(_quota_failure(error))
@@ -109,7 +111,7 @@ def _pack(
 def _dynamic_parts(error: BaseException | None) -> dict[str, str]:
     """Return what varies in the message, for programs (AIP-193)."""
     match error:
-        case InvalidRequestError():
+        case InvalidRequestError() | UnknownDocumentsError():
             parts = {"num_violations": str(len(error.violations))}
         case UnknownModelError():
             parts = {"model": error.model}
@@ -141,7 +143,9 @@ def _retry_seconds(error: BaseException | None) -> float | None:
             return None
 
 
-def _bad_request(error: InvalidRequestError) -> error_details_pb2.BadRequest:
+def _bad_request(
+    error: InvalidRequestError | UnknownDocumentsError,
+) -> error_details_pb2.BadRequest:
     """List violations for as long as the trailers have room; ErrorInfo has their number."""
     bad_request = error_details_pb2.BadRequest()
     for violation in error.violations:
