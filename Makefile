@@ -4,7 +4,7 @@ BIN := .venv/bin
 PROTOS := $(wildcard protos/e2rank/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test test-fast test-all lint format protos lock bench-quality bench-overhead clean
+.PHONY: help setup setup-dev demo serve test test-fast test-all lint format protos lock bench-quality bench-overhead bench-scale clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ bench-quality: setup  ## Rerank BEIR-format folders: make bench-quality DATA="fo
 
 bench-overhead: setup  ## What the server adds to its model passes, and the gateway to an echo
 	@$(BIN)/python -m benchmarks.overhead
+
+bench-scale: setup  ## One gateway against clients, candidates, message sizes and cancellations
+	@$(BIN)/python -m benchmarks.scale
 
 lock:  ## Resolve requirements/*.txt anew (needs uv)
 	@requirements/lock.sh
