@@ -92,7 +92,7 @@ class DocumentVectors:
         """Take the callers' vectors and those in the cache; costs no tokenization."""
         started = time.monotonic()
         vectors = np.empty((len(documents), self._profile.dimension), dtype=np.float32)
-        tiers = [CacheTier.COMPUTED] * len(documents)
+        tiers = [CacheTier.MEMORY] * len(documents)
         by_text = []
         for row, document in enumerate(documents):
             if document.vector is None:
@@ -122,11 +122,10 @@ class DocumentVectors:
         if out is not vectors:
             vectors[rows] = out
         missing: dict[bytes, list[int]] = {}
-        for key, row, hit in zip(keys, rows, is_hit.tolist(), strict=True):
-            if hit:
-                tiers[row] = CacheTier.MEMORY
-            else:
-                missing.setdefault(key, []).append(row)
+        for position in np.flatnonzero(~is_hit).tolist():
+            row = rows[position]
+            tiers[row] = CacheTier.COMPUTED
+            missing.setdefault(keys[position], []).append(row)
         return missing
 
     async def complete(self, sought: Sought, priority: int = 0) -> Found:
