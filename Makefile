@@ -4,7 +4,7 @@ BIN := .venv/bin
 PROTOS := $(wildcard protos/e2rank/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test test-fast test-all lint format protos lock bench-quality bench-overhead bench-cache clean
+.PHONY: help setup setup-dev demo serve test test-fast test-all lint format protos lock bench-quality bench-overhead bench-scale bench-cache clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ protos: setup-dev  ## Make the generated code anew
 
 bench-quality: setup  ## Rerank BEIR-format folders: make bench-quality DATA="folder ..."
 	@$(BIN)/python -m benchmarks.quality $(DATA)
+
+bench-scale: setup  ## One gateway against clients, candidates, message sizes and cancellations
+	@$(BIN)/python -m benchmarks.scale
 
 bench-cache: setup  ## Measure the embedding cache; with DATA=folder also what rounding does to a ranking
 	@$(BIN)/python -m benchmarks.cache $(DATA)

@@ -15,7 +15,7 @@ import grpc
 
 from benchmarks.overhead.intervals import Estimate, median, ratio_of_medians
 from benchmarks.overhead.messages import CHANNEL_OPTIONS, MethodName, raw_rerank, rerank_request
-from benchmarks.overhead.processes import cpu_seconds, echo_server, listener
+from benchmarks.overhead.processes import cpu_seconds, echo_server, listeners
 from benchmarks.overhead.texts import Texts
 from e2rank.v1 import rerank_pb2
 from e2rank_client.local_server import local_server
@@ -84,7 +84,7 @@ async def measure_gateway(advance: Callable[[], None]) -> dict[str, Estimate]:
 
 async def _open(stack: AsyncExitStack, address: str) -> _Server:
     channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-    return _Server(await stack.enter_async_context(channel), listener(address).pid)
+    return _Server(await stack.enter_async_context(channel), listeners(address)[0].pid)
 
 
 async def _warm_up(

@@ -20,14 +20,18 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
 
 
-def listener(address: str) -> psutil.Process:
-    """Return the process below this one that listens at `host:port`."""
+def listeners(address: str) -> list[psutil.Process]:
+    """Return the processes below this one that listen at `host:port`: one, or a gateway's all."""
     port = int(address.rpartition(":")[2])
-    for child in psutil.Process().children(recursive=True):
-        for connection in child.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-                return child
-    raise LookupError(f"no process below this one listens at {address}")
+    found = [
+        child
+        for child in psutil.Process().children(recursive=True)
+        for connection in child.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    ]
+    if not found:
+        raise LookupError(f"no process below this one listens at {address}")
+    return list(dict.fromkeys(found))
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:

@@ -14,7 +14,7 @@ import grpc
 import psutil
 
 from benchmarks.overhead.messages import CHANNEL_OPTIONS
-from benchmarks.overhead.processes import family, listener, stopped
+from benchmarks.overhead.processes import family, listeners, stopped
 from e2rank.v1 import embedding_pb2_grpc, rerank_pb2_grpc
 from e2rank_client import AsyncE2RankClient
 from e2rank_client.local_server import local_server
@@ -92,7 +92,7 @@ async def open_rig(profile_name: str) -> AsyncIterator[Rig]:
             grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         )
         bare = BareEngine(await starting)
-        server_processes = family(listener(address))
+        server_processes = family(listeners(address)[0])
         tokenizer = InProcessTokenizer(prepared.profile.prompts, prepared.folder.tokenizer_json)
         yield Rig(
             profile=prepared.profile,

@@ -202,18 +202,16 @@ async def test_a_server_that_says_nothing_is_unavailable_after_the_deadline(
     await hasty.close()
 
 
-async def test_cancelling_a_call_cancels_it_at_the_server(
+async def test_a_cancelled_call_returns_at_once_and_ends_at_the_server_by_itself(
     triton: FakeTriton, tokenizer: TritonTokenizer
 ) -> None:
-    begun, cancelled = asyncio.Event(), asyncio.Event()
+    begun, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def wait(*_: Any) -> None:
+    async def wait(request: Any, context: grpc.aio.ServicerContext) -> Any:
         begun.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
+        await may_end.wait()
+        ended.set()
+        return await ids_answer(request, context)
 
     triton.answer = wait
     call = asyncio.create_task(tokenizer.tokenize_listwise_prompt(PROMPT))
@@ -222,8 +220,12 @@ async def test_cancelling_a_call_cancels_it_at_the_server(
 
     with pytest.raises(asyncio.CancelledError):
         await call
+    # A later call is answered, so a cancellation would have arrived before it.
+    triton.answer = ids_answer
+    await tokenizer.tokenize_listwise_prompt(PROMPT)
+    may_end.set()
     async with asyncio.timeout(5):
-        await cancelled.wait()
+        await ended.wait()
 
 
 async def test_it_finds_a_server_that_has_come_back(

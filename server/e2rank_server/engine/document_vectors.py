@@ -23,11 +23,12 @@ EpochOf: TypeAlias = Callable[[str], int]
 """Tells the epoch that a namespace is in; deleting it begins the next."""
 
 _TIERS = {
+    Place.NOWHERE: CacheTier.COMPUTED,
     Place.MEMORY: CacheTier.MEMORY,
     Place.DISK: CacheTier.DISK,
     Place.SHARED: CacheTier.SHARED,
 }
-CACHED = frozenset(_TIERS.values())
+CACHED = frozenset({CacheTier.MEMORY, CacheTier.DISK, CacheTier.SHARED})
 """Where a cached vector may come from."""
 
 
@@ -72,11 +73,12 @@ class Sought:
         if self.gathered is not self.vectors:
             self.vectors[self.rows] = self.gathered
         self.missing = {}
-        for key, row, place in zip(self.keys, self.rows, self.places.tolist(), strict=True):
-            if place:
-                self.tiers[row] = _TIERS[place]
-            else:
-                self.missing.setdefault(key, []).append(row)
+        # Most are in memory, which is what `tiers` says until here.
+        for at in np.flatnonzero(self.places != Place.MEMORY).tolist():
+            row = self.rows[at]
+            self.tiers[row] = _TIERS[self.places[at]]
+            if self.places[at] == Place.NOWHERE:
+                self.missing.setdefault(self.keys[at], []).append(row)
 
     def rows_to_embed(self) -> list[int]:
         """Return a row for each distinct missing text."""
@@ -141,7 +143,7 @@ class DocumentVectors:
         started = time.monotonic()
         scope = _Scope(namespace, self._epoch_of(namespace))
         vectors = np.empty((len(documents), self._profile.dimension), dtype=np.float32)
-        tiers = [CacheTier.COMPUTED] * len(documents)
+        tiers = [CacheTier.MEMORY] * len(documents)
         rows = []
         for row, document in enumerate(documents):
             if document.vector is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-import uuid
+import secrets
 from contextvars import ContextVar
 
 REQUEST_ID_KEY = "x-request-id"
@@ -19,7 +19,7 @@ def choose_request_id(offered: str | bytes | None) -> str:
     """Return the caller's id if it is at most 128 visible ASCII characters, else a new one."""
     if isinstance(offered, str) and _ACCEPTED.fullmatch(offered):
         return offered
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 class RequestIdFilter(logging.Filter):

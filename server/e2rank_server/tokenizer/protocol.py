@@ -60,8 +60,9 @@ class Tokenizer(Protocol):
     characters that it is.
 
     Errors: PromptTooLongError when a listwise prompt cannot fit;
-    UnavailableError("tokenizer") when the backend is away. Cancelling a call
-    abandons it at the backend, too.
+    UnavailableError("tokenizer") when the backend is away. A cancelled call
+    returns at once; what the backend has begun of it, some milliseconds of
+    work, may run on unheard.
     """
 
     backend: TokenizerBackend

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -55,6 +56,7 @@ class TritonTokenizer:
         self._title_separator = profile.prompts.title_separator
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._calls: set[Any] = set()  # grpc cancels a call that nobody refers to
 
     async def tokenize_texts(
         self, input_type: InputType, texts: Sequence[TextInput], instruction: str | None = None
@@ -120,8 +122,12 @@ class TritonTokenizer:
         return [with_title(text.title, text.text, self._title_separator) for text in texts]
 
     async def _infer(self, request: _Request) -> _Answer:
+        call = self._stub.ModelInfer(request.message, timeout=self._timeout_seconds)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        await _wait_without_cancelling(call)
         try:
-            answer = await self._stub.ModelInfer(request.message, timeout=self._timeout_seconds)
+            answer = await call
         except grpc.aio.AioRpcError as error:
             details = error.details() or ""
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT and (known := read_error(details)):
@@ -129,6 +135,17 @@ class TritonTokenizer:
             message = f"Triton answered {error.code().name}: {details[:MAX_DETAILS]}"
             raise UnavailableError("tokenizer", message) from error
         return _Answer(answer)
+
+
+async def _wait_without_cancelling(call: Any) -> None:  # noqa: ANN401 - a call of grpc's
+    """Wait for the call's end; a cancellation leaves the wait, not the call.
+
+    Triton before 25.04 can crash when a call is cancelled as it ends
+    (triton-inference-server/server#8034; 2.51.0 did, once in some hundred).
+    """
+    done = asyncio.Event()
+    call.add_done_callback(lambda _: done.set())
+    await done.wait()
 
 
 class _Request:
