@@ -31,11 +31,13 @@ from e2rank_client.types import (
     InputType,
     Model,
     RerankResult,
+    UnknownDocuments,
 )
 
 ResultT = TypeVar("ResultT")
 MethodChoice: TypeAlias = Literal["E2RANK", "COSINE"] | E2RankOptions | CosineOptions
 InputChoice: TypeAlias = Literal["QUERY", "DOCUMENT"] | InputType
+UnknownChoice: TypeAlias = Literal["FAIL", "DROP"] | UnknownDocuments
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Call(Generic[ResultT]):
     `stub` is a generated stub's class, made with a channel of either kind, and
     `rpc` the name of its attribute. `timeout_seconds` None means the client's default.
     Calls go to servers that say they are serving; those about health to any server.
+    A write is not hedged: two at once would say different things of what they changed.
     """
 
     stub: Callable[[Any], Any]
@@ -54,6 +57,12 @@ class Call(Generic[ResultT]):
     timeout_seconds: float | None
     request_id: str = ""
     is_about_health: bool = False
+    is_write: bool = False
+
+    @property
+    def may_be_hedged(self) -> bool:
+        """Whether it may be sent a second time while the first goes on."""
+        return not (self.is_about_health or self.is_write)
 
 
 def rerank(
@@ -67,6 +76,7 @@ def rerank(
     top_n: int | None = None,
     return_documents: bool = False,
     max_tokens_per_document: int | None = None,
+    unknown_documents: UnknownChoice = "FAIL",
     priority: int = 0,
     timeout_seconds: float | None = None,
     request_id: str = "",
@@ -75,14 +85,17 @@ def rerank(
 
     Args:
         query: Not blank.
-        documents: Candidates in first-stage order, best first; strings are texts.
+        documents: Candidates in first-stage order, best first; strings are texts, and a
+            Document with neither text nor vector is the stored one of that id.
         model: Profile to use; empty means the server's default.
-        namespace: Cached document embeddings are shared within it and nowhere else.
+        namespace: Stored documents and cached embeddings are shared within it and nowhere
+            else.
         instruction: Task description for instruction-aware models; empty means the profile's.
         method: A method's name or its options; None means the profile's default method.
         top_n: How many results to return; None means all.
         return_documents: Whether results carry texts and titles.
         max_tokens_per_document: Cuts each document's copy in the listwise prompt.
+        unknown_documents: Of ids that are not stored: FAIL, or DROP them.
         priority: Lower runs earlier; 0 is normal.
         timeout_seconds: Deadline of the call; None means the client's default.
         request_id: Names the call in the server's log; empty lets the server choose.
@@ -99,6 +112,7 @@ def rerank(
         return_documents=return_documents,
         max_tokens_per_document=max_tokens_per_document,
         priority=priority,
+        unknown_documents=f"UNKNOWN_DOCUMENTS_{UnknownDocuments(unknown_documents)}",
         **_method(method),
     )
     for document in documents:

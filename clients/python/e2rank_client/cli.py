@@ -1,15 +1,13 @@
-"""The command `e2rank`: rerank from a shell, look at a server, verify a model."""
+"""The command `e2rank`: rerank and store documents, look at a server, verify a model."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 try:
     import typer
@@ -19,16 +17,17 @@ try:
 except ImportError as error:
     sys.exit(f"e2rank: {error}; install the extra: pip install 'e2rank-server[cli]'")
 
+from e2rank_client import cli_documents
 from e2rank_client import verify as verification
 from e2rank_client.calls import MethodChoice
+from e2rank_client.cli_options import DEFAULT_ADDRESS, Address, AsJson, Timeout, print_json
 from e2rank_client.client import E2RankClient
 from e2rank_client.connection import DEFAULT_TIMEOUT_SECONDS
 from e2rank_client.document_file import DocumentFileError, read_documents
-from e2rank_client.errors import E2RankError, InvalidRequestError
+from e2rank_client.errors import E2RankError, InvalidRequestError, UnknownDocumentsError
 from e2rank_client.local_server import ServerStartError, local_server
-from e2rank_client.types import HealthStatus, Model, RerankResult
+from e2rank_client.types import Document, HealthStatus, Model, RerankResult
 
-DEFAULT_ADDRESS = "127.0.0.1:50051"
 _SHOWN_CHARACTERS = 100
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -41,24 +40,28 @@ class MethodName(StrEnum):
     COSINE = "cosine"
 
 
-Address = Annotated[str, typer.Option("--address", help="The server's host:port.")]
-Timeout = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds to wait.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-
 @app.command()
 def rerank(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     documents: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="A file with a document a line: JSON objects with text and, if wanted, id or "
-            "_id, title, first_stage_score; or plain text. - is standard input."
+            "_id, title, first_stage_score; or plain text. - is standard input, the default."
         ),
-    ] = "-",
+    ] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Option("--id", help="Instead of a file, a stored document; repeatable."),
+    ] = None,
+    drop_unknown: Annotated[
+        bool, typer.Option("--drop-unknown", help="Leave out ids that are not stored.")
+    ] = False,
     method: Annotated[MethodName | None, typer.Option(help="Default: the model's own.")] = None,
     model: Annotated[str, typer.Option(help="Default: the server's first profile.")] = "",
-    namespace: Annotated[str, typer.Option(help="Whose cached embeddings to share.")] = "",
+    namespace: Annotated[
+        str, typer.Option(help="Whose stored documents and cached embeddings to use.")
+    ] = "",
     instruction: Annotated[str, typer.Option(help="Default: the profile's own.")] = "",
     top_n: Annotated[
         int | None, typer.Option(min=1, help="How many results. Default: all.")
@@ -67,9 +70,8 @@ def rerank(
     timeout: Timeout = DEFAULT_TIMEOUT_SECONDS,
     as_json: AsJson = False,
 ) -> None:
-    """Order the documents of a file by relevance to a query."""
-    with _documents_file(documents) as file:
-        candidates = read_documents(file)
+    """Order the documents of a file, or stored ones, by relevance to a query."""
+    candidates = _candidates(documents, ids)
     choice: MethodChoice | None = None
     if method is not None:
         choice = "E2RANK" if method is MethodName.E2RANK else "COSINE"
@@ -83,9 +85,10 @@ def rerank(
             instruction=instruction,
             top_n=top_n,
             return_documents=True,
+            unknown_documents="DROP" if drop_unknown else "FAIL",
         )
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         _print_ranking(answer)
 
@@ -100,7 +103,7 @@ def models(
     with E2RankClient(address, timeout_seconds=timeout) as client:
         served = client.list_models()
     if as_json:
-        _print_json(served)
+        print_json(served)
     else:
         Console().print(_models_table(served))
 
@@ -155,23 +158,41 @@ def verify(
         raise typer.Exit(1)
 
 
+for command in (
+    cli_documents.put,
+    cli_documents.get,
+    cli_documents.delete,
+    cli_documents.stats,
+):
+    app.command()(command)
+
+
 def main() -> None:
     """Run the command; errors that a user can act on are one message and exit code 1."""
     try:
         app()
-    except InvalidRequestError as error:
-        for violation in error.violations:
-            typer.echo(f"e2rank: {violation.field}: {violation.description}", err=True)
-        sys.exit(_failed(str(error)) if not error.violations else 1)
+    except (InvalidRequestError, UnknownDocumentsError) as error:
+        fields = [f"{violation.field}: {violation.description}" for violation in error.violations]
+        sys.exit(_failed(error, *(fields or [str(error)])))
     except E2RankError as error:
-        sys.exit(_failed(f"{error.code.name}: {error}"))
+        sys.exit(_failed(error, f"{error.code.name}: {error}"))
     except (DocumentFileError, ServerStartError) as error:
-        sys.exit(_failed(str(error)))
+        sys.exit(_failed(error, str(error)))
 
 
-def _failed(message: str) -> int:
-    typer.echo(f"e2rank: {message}", err=True)
+def _failed(error: Exception, *messages: str) -> int:
+    for message in (*messages, *getattr(error, "__notes__", ())):
+        typer.echo(f"e2rank: {message}", err=True)
     return 1
+
+
+def _candidates(documents: str | None, ids: list[str] | None) -> list[Document]:
+    if ids and documents is not None:
+        raise typer.BadParameter("name a file or --id, not both")
+    if ids:
+        return [Document(id=document_id) for document_id in ids]
+    with _documents_file(documents or "-") as file:
+        return read_documents(file)
 
 
 @contextlib.contextmanager
@@ -204,15 +225,6 @@ def _own_server(profile: str, listwise_template: str) -> Iterator[str]:
         yield address
 
 
-def _print_json(value: Any) -> None:  # noqa: ANN401 - a result, or a tuple of them
-    plain = (
-        [dataclasses.asdict(item) for item in value]
-        if isinstance(value, tuple)
-        else dataclasses.asdict(value)
-    )
-    typer.echo(json.dumps(plain, ensure_ascii=False, indent=2))
-
-
 def _print_ranking(answer: RerankResult) -> None:
     table = Table(box=None)
     for heading in ("rank", "score", "was", "id", "document"):
@@ -231,6 +243,9 @@ def _print_ranking(answer: RerankResult) -> None:
         )
     console = Console()
     console.print(table)
+    unknown = len(answer.unknown_documents)
+    if unknown:
+        console.print(f"left out, since not stored: {unknown}")
     console.print(
         f"{answer.method} by {answer.model.profile}, {answer.timings.total_seconds:.3f} s; "
         f"documents from the cache: {answer.usage.documents_cached}, "

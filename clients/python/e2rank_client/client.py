@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeAlias, TypeVar, overlo
 import grpc
 import grpc.aio
 
-from e2rank_client import calls, errors
+from e2rank_client import calls, document_calls, errors
 from e2rank_client.calls import Call
 from e2rank_client.channel import ChannelOptions
 from e2rank_client.connection import (
@@ -111,7 +111,8 @@ class E2RankClient:
         max_attempts: How often a call that ends UNAVAILABLE is tried in all, 1 to 5, after
             waits that grow from 0.1 s or that the server asks for. Nothing else is repeated.
         hedge_after_seconds: When a call has no answer by then, it is sent once more, most
-            likely to another server, and the first good answer counts. None is never.
+            likely to another server, and the first good answer counts. None is never;
+            writes are never sent twice at once.
         health_service: What servers are asked for about themselves (grpc.health.v1), such
             as `models/<profile>`; empty is the server as a whole, None is not to ask,
             for proxies that pick a server for each call.
@@ -164,6 +165,13 @@ class E2RankClient:
     rerank = _blocking(calls.rerank)
     embed = _blocking(calls.embed)
     embed_many = _blocking(embed_many)
+    embed_stored = _blocking(document_calls.embed_stored)
+    put_documents = _blocking(document_calls.put_documents)
+    get_documents = _blocking(document_calls.get_documents)
+    documents_exist = _blocking(document_calls.documents_exist)
+    delete_documents = _blocking(document_calls.delete_documents)
+    delete_namespace = _blocking(document_calls.delete_namespace)
+    get_namespace_stats = _blocking(document_calls.get_namespace_stats)
     get_model = _blocking(calls.get_model)
     list_models = _blocking(calls.list_models)
     check_health = _blocking(calls.check_health)
@@ -219,7 +227,7 @@ class E2RankClient:
     def _run(self, call: Call[_T]) -> _T:
         deadline = self._connection.deadline(call.timeout_seconds)
         hedge_after_seconds = self._connection.hedging.delay_seconds()
-        if hedge_after_seconds is not None and not call.is_about_health:
+        if hedge_after_seconds is not None and call.may_be_hedged:
             return self._run_hedged(call, deadline, hedge_after_seconds)
         metadata = self._connection.metadata.of_call(call.request_id)
         try:
@@ -339,6 +347,13 @@ class AsyncE2RankClient:
     rerank = _awaitable(calls.rerank)
     embed = _awaitable(calls.embed)
     embed_many = _awaitable(embed_many)
+    embed_stored = _awaitable(document_calls.embed_stored)
+    put_documents = _awaitable(document_calls.put_documents)
+    get_documents = _awaitable(document_calls.get_documents)
+    documents_exist = _awaitable(document_calls.documents_exist)
+    delete_documents = _awaitable(document_calls.delete_documents)
+    delete_namespace = _awaitable(document_calls.delete_namespace)
+    get_namespace_stats = _awaitable(document_calls.get_namespace_stats)
     get_model = _awaitable(calls.get_model)
     list_models = _awaitable(calls.list_models)
     check_health = _awaitable(calls.check_health)
@@ -407,7 +422,7 @@ class AsyncE2RankClient:
     async def _run(self, call: Call[_T]) -> _T:
         deadline = self._connection.deadline(call.timeout_seconds)
         hedge_after_seconds = self._connection.hedging.delay_seconds()
-        if hedge_after_seconds is not None and not call.is_about_health:
+        if hedge_after_seconds is not None and call.may_be_hedged:
             return await self._run_hedged(call, deadline, hedge_after_seconds)
         return await self._attempt(call, deadline)
 

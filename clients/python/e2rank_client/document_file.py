@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from e2rank_client.types import Document
+from e2rank_client.types import Document, StoredDocument
 
 
 class DocumentFileError(Exception):
@@ -34,21 +34,50 @@ def read_documents(lines: Iterable[str]) -> list[Document]:
     return [Document(text=line, id=str(number)) for number, line in numbered]
 
 
-def _from_json(number: int, line: str) -> Document:
+def read_stored_document(number: int, line: bytes) -> StoredDocument:
+    """Read a line of JSON as it is put: as for `read_documents`, but the id is required.
+
+    Raises:
+        DocumentFileError: naming the line.
+    """
     try:
-        value: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DocumentFileError(f"line {number}: not JSON: {error.msg}") from error
-    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
-        raise DocumentFileError(f"line {number}: expected an object with a string `text`")
-    title, score = value.get("title"), value.get("first_stage_score")
-    if not isinstance(title, str | None):
-        raise DocumentFileError(f"line {number}: `title` is not a string")
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise DocumentFileError(f"line {number}: not UTF-8: {error.reason}") from error
+    value = _read_object(number, text)
+    document_id = value.get("id", value.get("_id"))
+    # Files have numbers for ids, too.
+    if isinstance(document_id, int) and not isinstance(document_id, bool):
+        document_id = str(document_id)
+    if not isinstance(document_id, str) or not document_id:
+        raise DocumentFileError(f"line {number}: expected a string `_id`, or `id`, that names it")
+    return StoredDocument(document_id, value["text"], value.get("title"))
+
+
+def _from_json(number: int, line: str) -> Document:
+    value = _read_object(number, line)
+    score = value.get("first_stage_score")
     if isinstance(score, bool) or not isinstance(score, int | float | None):
         raise DocumentFileError(f"line {number}: `first_stage_score` is not a number")
     return Document(
         text=value["text"],
         id=str(value.get("id", value.get("_id", number))),
-        title=title,
+        title=value.get("title"),
         first_stage_score=score,
     )
+
+
+def _read_object(number: int, line: str) -> dict[str, Any]:
+    """Return an object whose `text` is a string, and its `title` if it has one."""
+    try:
+        value: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DocumentFileError(f"line {number}: not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        # Of a number of thousands of digits, or of brackets as deep.
+        raise DocumentFileError(f"line {number}: not JSON of a document: {error}") from error
+    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+        raise DocumentFileError(f"line {number}: expected an object with a string `text`")
+    if not isinstance(value.get("title"), str | None):
+        raise DocumentFileError(f"line {number}: `title` is not a string")
+    return value

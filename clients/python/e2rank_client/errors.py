@@ -5,7 +5,10 @@
     │   └── PromptTooLongError    its listwise prompt cannot be made to fit
     ├── MessageTooLargeError      the request or the answer exceeds a message limit
     ├── UnknownModelError         no profile of that name is served
+    ├── UnknownDocumentsError     documents named by id are not stored; `violations` says which
     ├── ModelMismatchError        a vector was made by another model
+    ├── QuotaExceededError        a namespace has no room for the documents
+    ├── DataLossError             a stored document is damaged; putting it again repairs it
     ├── OverloadedError           try again after `retry_after_seconds`
     ├── UnavailableError          server or backend away; the only one safe to retry blindly
     ├── DeadlineExceededError     no answer within `timeout_seconds`
@@ -17,8 +20,9 @@ it sent none, as proxies and gRPC itself do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -43,8 +47,8 @@ class FieldViolation:
 class FailedCall:
     """What a failed call said, in one form for both kinds of channel.
 
-    `request_id` is what to quote when asking the server's operator; empty if
-    the server sent none.
+    `metadata` is what varies in the message, by name. `request_id` is what to
+    quote when asking the server's operator; empty if the server sent none.
     """
 
     code: grpc.StatusCode
@@ -53,6 +57,7 @@ class FailedCall:
     violations: tuple[FieldViolation, ...] = ()
     retry_after_seconds: float | None = None
     request_id: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 class E2RankError(Exception):
@@ -94,6 +99,41 @@ class ModelMismatchError(E2RankError):
     """A document's vector was made by another model than the one asked to use it."""
 
 
+class UnknownDocumentsError(E2RankError):
+    """Documents are named by ids that are not stored; `violations` names as many as fit."""
+
+    def __init__(self, call: FailedCall) -> None:
+        super().__init__(call)
+        self.violations = call.violations
+
+
+class QuotaExceededError(E2RankError):
+    """The documents exceed their namespace's quota; none of the call's were stored.
+
+    `stored_bytes` is what the namespace holds, `needed_bytes` what they add and
+    `max_bytes` the quota; None if the server did not say.
+    """
+
+    def __init__(self, call: FailedCall) -> None:
+        super().__init__(call)
+        self.namespace = call.metadata.get("namespace", "")
+        self.stored_bytes = _number(call.metadata, "stored_bytes")
+        self.needed_bytes = _number(call.metadata, "needed_bytes")
+        self.max_bytes = _number(call.metadata, "max_bytes")
+
+
+class DataLossError(E2RankError):
+    """A stored document is damaged; putting it again repairs it.
+
+    `document_id` is empty if it is the namespace's own record.
+    """
+
+    def __init__(self, call: FailedCall) -> None:
+        super().__init__(call)
+        self.namespace = call.metadata.get("namespace", "")
+        self.document_id = call.metadata.get("document_id", "")
+
+
 class OverloadedError(E2RankError):
     """The server has as much work as it accepts.
 
@@ -121,7 +161,10 @@ _BY_REASON: dict[str, type[E2RankError]] = {
     "INVALID_REQUEST": InvalidRequestError,
     "PROMPT_TOO_LONG": PromptTooLongError,
     "UNKNOWN_MODEL": UnknownModelError,
+    "UNKNOWN_DOCUMENTS": UnknownDocumentsError,
     "MODEL_MISMATCH": ModelMismatchError,
+    "QUOTA_EXCEEDED": QuotaExceededError,
+    "DATA_LOSS": DataLossError,
     "OVERLOADED": OverloadedError,
     "BACKEND_UNAVAILABLE": UnavailableError,
 }
@@ -130,6 +173,7 @@ _BY_CODE: dict[grpc.StatusCode, type[E2RankError]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+    grpc.StatusCode.DATA_LOSS: DataLossError,
 }
 
 
@@ -179,7 +223,13 @@ def _read(failure: RpcFailure) -> FailedCall:
         violations=tuple(FieldViolation(v.field, v.description) for v in found),
         retry_after_seconds=delay.seconds + delay.nanos / 1e9 if delay else None,
         request_id=next((str(value) for key, value in trailers if key == REQUEST_ID_KEY), ""),
+        metadata=dict(info.metadata) if info else {},
     )
+
+
+def _number(metadata: Mapping[str, str], name: str) -> int | None:
+    value = metadata.get(name, "")
+    return int(value) if re.fullmatch("[0-9]{1,20}", value) else None
 
 
 def _details(trailers: Sequence[tuple[str, str | bytes]]) -> Sequence[Any]:

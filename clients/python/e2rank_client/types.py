@@ -53,6 +53,25 @@ class InputType(StrEnum):
     DOCUMENT = "DOCUMENT"
 
 
+class UnknownDocuments(StrEnum):
+    """What becomes of documents that are named by an id that is not stored."""
+
+    FAIL = "FAIL"
+    """The call fails with UnknownDocumentsError."""
+    DROP = "DROP"
+    """They are left out, and the answer says which."""
+
+
+class PutOutcome(StrEnum):
+    """What putting a document did."""
+
+    UNRECOGNISED = "UNRECOGNISED"
+    NEW = "NEW"
+    UNCHANGED = "UNCHANGED"
+    """It was there with the same text and title."""
+    REPLACED = "REPLACED"
+
+
 class CacheTier(StrEnum):
     """Where a document's vector came from."""
 
@@ -61,6 +80,10 @@ class CacheTier(StrEnum):
     """The request brought it."""
     MEMORY = "MEMORY"
     """The gateway's memory."""
+    DISK = "DISK"
+    """The persistent cache on the gateway's machine."""
+    SHARED = "SHARED"
+    """The cache that all gateways share."""
     COMPUTED = "COMPUTED"
     """No cache had it."""
 
@@ -91,6 +114,7 @@ class WarningCode(StrEnum):
     INSTRUCTION_IGNORED = "INSTRUCTION_IGNORED"
     PROMPT_DOCUMENTS_SHRUNK = "PROMPT_DOCUMENTS_SHRUNK"
     FIRST_STAGE_SCORES_EXPERIMENTAL = "FIRST_STAGE_SCORES_EXPERIMENTAL"
+    DOCUMENTS_NOT_EMBEDDED = "DOCUMENTS_NOT_EMBEDDED"
 
 
 class HealthStatus(StrEnum):
@@ -115,7 +139,10 @@ class Vector:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A candidate: a text, a vector or both; one shown in the prompt needs its text."""
+    """A candidate: a text, a vector or both; or an id alone, that of a stored document.
+
+    One shown in the prompt needs its text, given here or stored.
+    """
 
     text: str | None = None
     id: str = ""
@@ -187,6 +214,7 @@ class RerankUsage:
     documents_truncated: int
     prompt_documents: int
     prompt_documents_truncated: int
+    documents_stored: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +228,15 @@ class RerankTimings:
     lookup_seconds: float
     documents_seconds: float
     score_seconds: float
+    store_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class RerankResult:
-    """The answer to `rerank`: `results` are best first, equal scores in request order."""
+    """The answer to `rerank`: `results` are best first, equal scores in request order.
+
+    `unknown_documents` has the positions of those that were dropped.
+    """
 
     results: Sequence[RankedDocument]
     method: Method
@@ -212,6 +244,7 @@ class RerankResult:
     timings: RerankTimings
     model: ModelIdentity
     warnings: Sequence[AnswerWarning]
+    unknown_documents: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,16 +266,18 @@ class EmbedTimings:
     lookup_seconds: float
     tokenize_seconds: float
     embed_seconds: float
+    store_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbedResult:
-    """The answer to `embed`.
+    """The answer to `embed` and `embed_stored`.
 
     `vectors` is float32 [texts, dimension], a row a text in its order,
     L2-normalised; it views the answer's bytes and is read-only. `truncated`
     says of each text whether it exceeded the model's limit and was cut at its
-    end; it is False for a vector from the cache.
+    end; it is False for a vector from the cache. `unknown_inputs` has the
+    positions of the ids that were dropped, which have no row.
     """
 
     vectors: FloatArray
@@ -252,9 +287,10 @@ class EmbedResult:
     timings: EmbedTimings
     model: ModelIdentity
     warnings: Sequence[AnswerWarning]
+    unknown_inputs: Sequence[int] = ()
 
     def vector(self, index: int) -> Vector:
-        """Return one text's embedding as a document brings it to `rerank`."""
+        """Return one row as a document brings it to `rerank`."""
         return Vector(self.vectors[index], self.model.fingerprint)
 
 
@@ -276,6 +312,59 @@ class EmbedManyResult:
     def vector(self, index: int) -> Vector:
         """Return one text's embedding as a document brings it to `rerank`."""
         return Vector(self.vectors[index], self.model.fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document that is kept under its id, which is unique within its namespace."""
+
+    id: str
+    text: str
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedAhead:
+    """What embedding put documents with one model took.
+
+    EmbeddedAhead in protos/e2rank/v1/document.proto explains each count.
+    """
+
+    model: str
+    documents_cached: int
+    documents_embedded: int
+    documents_not_embedded: int
+    documents_truncated: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceStats:
+    """How full a namespace is: `max_bytes` is its quota."""
+
+    documents: int
+    stored_bytes: int
+    """Ids, titles and texts in UTF-8, and 128 bytes a document."""
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """The answer to `put_documents`, once the documents would survive a loss of power.
+
+    `outcomes` are in the documents' order, the counts say how many had each.
+    `stats` is the namespace afterwards, None if it could not be read any more.
+    `embedded` has each model that was to embed the documents; a failure of it
+    is a warning.
+    """
+
+    outcomes: Sequence[PutOutcome]
+    documents_new: int
+    documents_unchanged: int
+    documents_replaced: int
+    stats: NamespaceStats | None
+    embedded: Sequence[EmbeddedAhead]
+    warnings: Sequence[AnswerWarning]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
 
-from e2rank.v1 import embedding_pb2, model_pb2, rerank_pb2, types_pb2
+from e2rank.v1 import document_pb2, embedding_pb2, model_pb2, rerank_pb2, types_pb2
 from e2rank_client.errors import unreadable_answer
 from e2rank_client.types import (
     AnswerWarning,
     CacheTier,
     Document,
     E2RankOptions,
+    EmbeddedAhead,
     EmbedderBackend,
     EmbedResult,
     EmbedTimings,
@@ -26,12 +27,16 @@ from e2rank_client.types import (
     ModelIdentity,
     ModelLimits,
     ModelLoad,
+    NamespaceStats,
     PromptOrder,
+    PutOutcome,
+    PutResult,
     RankedDocument,
     RerankResult,
     RerankTimings,
     RerankUsage,
     ScoreScaling,
+    StoredDocument,
     TokenizerBackend,
     Vector,
     WarningCode,
@@ -117,6 +122,7 @@ def rerank_result_from_wire(wire: rerank_pb2.RerankResponse) -> RerankResult:
         timings=RerankTimings(**_seconds(wire.timings)),
         model=_identity(wire.model),
         warnings=_warnings(wire.warnings),
+        unknown_documents=tuple(wire.unknown_documents),
     )
 
 
@@ -130,6 +136,7 @@ def embed_result_from_wire(wire: embedding_pb2.EmbedResponse) -> EmbedResult:
         timings=EmbedTimings(**_seconds(wire.timings)),
         model=_identity(wire.model),
         warnings=_warnings(wire.warnings),
+        unknown_inputs=tuple(wire.unknown_inputs),
     )
 
 
@@ -140,6 +147,61 @@ def _matrix(wire: embedding_pb2.EmbedResponse) -> FloatArray:
             "cannot be of the same texts"
         )
     return _rows(wire.vectors, len(wire.truncated))
+
+
+def put_result_from_wire(wire: document_pb2.PutDocumentsResponse, number: int) -> PutResult:
+    """Decode the answer of PutDocuments, of so many documents."""
+    _check_number("outcomes", len(wire.outcomes), number)
+    return PutResult(
+        outcomes=tuple(
+            _enum(PutOutcome, document_pb2.PutOutcome, "PUT_OUTCOME_", outcome)
+            for outcome in wire.outcomes
+        ),
+        documents_new=wire.documents_new,
+        documents_unchanged=wire.documents_unchanged,
+        documents_replaced=wire.documents_replaced,
+        stats=namespace_stats_from_wire(wire.stats) if wire.HasField("stats") else None,
+        embedded=tuple(EmbeddedAhead(**_counts(ahead)) for ahead in wire.embedded),
+        warnings=_warnings(wire.warnings),
+    )
+
+
+def stored_documents_from_wire(
+    wire: document_pb2.GetDocumentsResponse, number: int
+) -> tuple[StoredDocument | None, ...]:
+    """Decode the answer of GetDocuments, of so many ids; None for one that was not found."""
+    _check_number("results", len(wire.results), number)
+    return tuple(
+        _stored_document(result.document) if result.found else None for result in wire.results
+    )
+
+
+def existence_from_wire(wire: document_pb2.GetDocumentsResponse, number: int) -> tuple[bool, ...]:
+    """Decode the answer of GetDocuments about existence, of so many ids."""
+    _check_number("results", len(wire.results), number)
+    return tuple(result.found for result in wire.results)
+
+
+def deletions_from_wire(
+    wire: document_pb2.DeleteDocumentsResponse, number: int
+) -> tuple[bool, ...]:
+    """Decode the answer of DeleteDocuments, of so many ids."""
+    _check_number("results", len(wire.existed), number)
+    return tuple(wire.existed)
+
+
+def namespace_stats_from_wire(wire: document_pb2.NamespaceStats) -> NamespaceStats:
+    """Decode how full a namespace is."""
+    return NamespaceStats(**_counts(wire))
+
+
+def _stored_document(wire: document_pb2.StoredDocument) -> StoredDocument:
+    return StoredDocument(wire.id, wire.text, wire.title if wire.HasField("title") else None)
+
+
+def _check_number(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise unreadable_answer(f"{found} {what} cannot be of {expected} documents")
 
 
 def model_from_wire(wire: model_pb2.Model) -> Model:
@@ -218,7 +280,7 @@ def _enum(kind: type[_EnumT], wire: Any, prefix: str, number: int) -> _EnumT:  #
         return kind("UNRECOGNISED")
 
 
-def _counts(wire: Any) -> dict[str, int]:  # noqa: ANN401 - any message of integers
+def _counts(wire: Any) -> dict[str, Any]:  # noqa: ANN401 - any message of integers and names
     """Read all fields of a message whose fields are the dataclass's."""
     return {field.name: getattr(wire, field.name) for field in wire.DESCRIPTOR.fields}
 
