@@ -57,6 +57,7 @@ from e2rank_server.errors import (
     QuotaExceededError,
     UnavailableError,
 )
+from e2rank_server.lmdb_lock import allocate_lock_file
 
 T = TypeVar("T")
 
@@ -335,6 +336,7 @@ def _open(
 ) -> LmdbDocumentStore:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        allocate_lock_file(folder / "lock.mdb")
         environment = lmdb.open(
             str(folder),
             map_size=max_bytes,

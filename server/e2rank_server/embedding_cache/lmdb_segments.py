@@ -14,6 +14,7 @@ from pathlib import Path
 import lmdb
 
 from e2rank_server.errors import ConfigurationError
+from e2rank_server.lmdb_lock import allocate_lock_file
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +24,6 @@ MIN_BYTES = 4 << 20
 
 _FORMAT_KEY = b"format"
 _FILE_NAME = re.compile(r"segment-(\d{10})\.lmdb")
-# Room for a thousand readers.
-_LOCK_FILE_BYTES = 1 << 16
 
 # What LMDB raises about a file that is not as it left it.
 CORRUPTION = (
@@ -183,7 +182,7 @@ class SegmentFolder:
 
     def _open(self, number: int, path: Path) -> Segment:
         """Open a segment, made if it does not exist."""
-        _allocate(_lock_file(path))
+        allocate_lock_file(_lock_file(path))
         env = lmdb.open(
             str(path),
             map_size=self.segment_bytes,
@@ -232,19 +231,6 @@ def _lock_file(path: Path) -> Path:
 def _unlink(path: Path) -> None:
     path.unlink(missing_ok=True)
     _lock_file(path).unlink(missing_ok=True)
-
-
-def _allocate(lock_file: Path) -> None:
-    """Give a lock file its disk before it is mapped.
-
-    LMDB makes it with a hole, and writing into a mapped hole when the disk is
-    full kills the process.
-    """
-    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
-    finally:
-        os.close(descriptor)
 
 
 def _fill_up(path: Path, env: lmdb.Environment, max_missing_bytes: int) -> None:
