@@ -14,7 +14,12 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from e2rank.v1 import embedding_pb2_grpc, model_pb2_grpc, rerank_pb2_grpc
+from e2rank.v1 import (
+    document_pb2_grpc,
+    embedding_pb2_grpc,
+    model_pb2_grpc,
+    rerank_pb2_grpc,
+)
 from e2rank_client import AsyncE2RankClient, E2RankClient
 
 
@@ -44,6 +49,8 @@ class CannedServer:
 
     # The names by which the generated code looks handlers up.
     Rerank = Embed = GetModel = ListModels = respond
+    PutDocuments = GetDocuments = DeleteDocuments = respond
+    DeleteNamespace = GetNamespaceStats = respond
 
     async def set_serving(self, is_serving: bool) -> None:
         status = health_pb2.HealthCheckResponse
@@ -58,6 +65,7 @@ async def canned_server(listen: str = "127.0.0.1:0") -> AsyncIterator[CannedServ
     rerank_pb2_grpc.add_RerankServiceServicer_to_server(canned, grpc_server)
     embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(canned, grpc_server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(canned, grpc_server)
+    document_pb2_grpc.add_DocumentServiceServicer_to_server(canned, grpc_server)
     health_pb2_grpc.add_HealthServicer_to_server(canned.health, grpc_server)
     port = grpc_server.add_insecure_port(listen)
     canned.address = listen if listen.startswith("unix:") else f"127.0.0.1:{port}"

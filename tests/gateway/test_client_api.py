@@ -27,6 +27,7 @@ from e2rank_client import (
     AsyncE2RankClient,
     CacheTier,
     CosineOptions,
+    DataLossError,
     DeadlineExceededError,
     Document,
     E2RankClient,
@@ -40,9 +41,11 @@ from e2rank_client import (
     OverloadedError,
     PromptOrder,
     PromptTooLongError,
+    QuotaExceededError,
     ScoreScaling,
     ServerError,
     UnavailableError,
+    UnknownDocumentsError,
     UnknownModelError,
     Vector,
     WarningCode,
@@ -91,6 +94,7 @@ async def test_rerank_sends_all_that_was_asked(server: CannedServer, client: Any
         top_n=1,
         return_documents=True,
         max_tokens_per_document=7,
+        unknown_documents="DROP",
         priority=-2,
         method=E2RankOptions(
             prompt_documents=5, prompt_order=PromptOrder.COSINE, score_scaling=ScoreScaling.RAW
@@ -120,6 +124,7 @@ async def test_rerank_sends_all_that_was_asked(server: CannedServer, client: Any
         top_n=1,
         return_documents=True,
         max_tokens_per_document=7,
+        unknown_documents=types_pb2.UNKNOWN_DOCUMENTS_DROP,
         priority=-2,
         e2rank=rerank_pb2.E2RankOptions(
             prompt_documents=5,
@@ -324,12 +329,16 @@ async def test_a_refused_request_says_which_fields_and_why(
     [
         (grpc.StatusCode.INVALID_ARGUMENT, "PROMPT_TOO_LONG", PromptTooLongError),
         (grpc.StatusCode.NOT_FOUND, "UNKNOWN_MODEL", UnknownModelError),
+        (grpc.StatusCode.NOT_FOUND, "UNKNOWN_DOCUMENTS", UnknownDocumentsError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", QuotaExceededError),
+        (grpc.StatusCode.DATA_LOSS, "DATA_LOSS", DataLossError),
         (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH", ModelMismatchError),
         (grpc.StatusCode.UNAVAILABLE, "BACKEND_UNAVAILABLE", UnavailableError),
         (grpc.StatusCode.INTERNAL, "INTERNAL", ServerError),
         # A later server's reason: the status code still says what to do.
         (grpc.StatusCode.UNAVAILABLE, "SOMETHING_NEW", UnavailableError),
-        (grpc.StatusCode.DATA_LOSS, "SOMETHING_NEW", ServerError),
+        (grpc.StatusCode.DATA_LOSS, "SOMETHING_NEW", DataLossError),
+        (grpc.StatusCode.ABORTED, "SOMETHING_NEW", ServerError),
     ],
 )
 async def test_the_servers_reason_decides_the_error(
@@ -496,9 +505,24 @@ async def test_all_calls_share_one_connection(server: CannedServer, client: Any)
     assert len(peers) == 1
 
 
-@pytest.mark.parametrize(
-    "name", ["rerank", "embed", "embed_many", "get_model", "list_models", "check_health"]
-)
+METHODS = [
+    "rerank",
+    "embed",
+    "embed_many",
+    "embed_stored",
+    "put_documents",
+    "get_documents",
+    "documents_exist",
+    "delete_documents",
+    "delete_namespace",
+    "get_namespace_stats",
+    "get_model",
+    "list_models",
+    "check_health",
+]
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_both_clients_have_the_same_methods_with_real_signatures(name: str) -> None:
     blocking = inspect.signature(getattr(E2RankClient, name))
     awaitable = inspect.signature(getattr(AsyncE2RankClient, name))
@@ -506,6 +530,17 @@ def test_both_clients_have_the_same_methods_with_real_signatures(name: str) -> N
     assert next(iter(blocking.parameters)) == "self"
     assert "timeout_seconds" in blocking.parameters
     assert awaitable.return_annotation == Awaitable[blocking.return_annotation]
+
+
+def test_no_method_is_left_untested() -> None:
+    public = {name for name in vars(E2RankClient) if not name.startswith("_")}
+    assert public == {*METHODS, "wait_until_ready", "close"}
+
+
+def test_the_tree_of_errors_shows_all_of_them() -> None:
+    errors = {name for name in e2rank_client.__all__ if name.endswith("Error")}
+    tree = e2rank_client.errors.__doc__ or ""
+    assert {name for name in errors if f"{name} " not in tree and f"{name}\n" not in tree} == set()
 
 
 def test_both_clients_are_made_from_the_same_arguments() -> None:

@@ -26,9 +26,16 @@ from e2rank_client import (
     HealthStatus,
     InvalidRequestError,
     Model,
+    NamespaceStats,
     OverloadedError,
     PromptOrder,
+    PutOutcome,
+    PutResult,
+    QuotaExceededError,
     RerankResult,
+    StoredDocument,
+    UnknownDocuments,
+    UnknownDocumentsError,
     Vector,
 )
 from e2rank_client.tracing import AsyncTracingInterceptor, TracingInterceptor
@@ -41,6 +48,13 @@ def blocking_methods_return_results(client: E2RankClient) -> None:
     assert_type(client.get_model(), Model)
     assert_type(client.list_models(), tuple[Model, ...])
     assert_type(client.check_health("models/small"), HealthStatus)
+    assert_type(client.put_documents([StoredDocument("a", "t")]), PutResult)
+    assert_type(client.get_documents(["a"]), tuple[StoredDocument | None, ...])
+    assert_type(client.documents_exist(["a"]), tuple[bool, ...])
+    assert_type(client.delete_documents(["a"]), tuple[bool, ...])
+    assert_type(client.delete_namespace("n"), NamespaceStats)
+    assert_type(client.get_namespace_stats(), NamespaceStats)
+    assert_type(client.embed_stored(["a"]), EmbedResult)
     client.wait_until_ready(timeout_seconds=1)
     with client as entered:
         assert_type(entered, E2RankClient)
@@ -53,6 +67,13 @@ async def awaitable_methods_return_awaitables(client: AsyncE2RankClient) -> None
     assert_type(client.get_model(), Awaitable[Model])
     assert_type(client.list_models(), Awaitable[tuple[Model, ...]])
     assert_type(client.check_health(), Awaitable[HealthStatus])
+    assert_type(client.put_documents([StoredDocument("a", "t")]), Awaitable[PutResult])
+    assert_type(client.get_documents(["a"]), Awaitable[tuple[StoredDocument | None, ...]])
+    assert_type(client.documents_exist(["a"]), Awaitable[tuple[bool, ...]])
+    assert_type(client.delete_documents(["a"]), Awaitable[tuple[bool, ...]])
+    assert_type(client.delete_namespace("n"), Awaitable[NamespaceStats])
+    assert_type(client.get_namespace_stats("n"), Awaitable[NamespaceStats])
+    assert_type(client.embed_stored(["a"]), Awaitable[EmbedResult])
     assert_type(await client.rerank("q", ["d"]), RerankResult)
     await client.wait_until_ready(timeout_seconds=1)
     async with client as entered:
@@ -74,6 +95,19 @@ def every_argument_has_its_type(client: E2RankClient, vector: Vector) -> None:
         timeout_seconds=2.5,
         request_id="search-1",
     )
+    client.rerank("q", [Document(id="a")], unknown_documents=UnknownDocuments.DROP)
+    client.put_documents(
+        [StoredDocument("a", "t", title="T")],
+        namespace="n",
+        models=["small"],
+        store_only=False,
+        priority=1,
+        timeout_seconds=2.5,
+        request_id="load-1",
+    )
+    client.embed_stored(
+        ["a"], model="small", namespace="n", unknown_documents="DROP", priority=1, request_id="r"
+    )
     client.rerank("q", ["d"], method="COSINE")
     client.rerank("q", ["d"], method=CosineOptions())
     client.embed_many(
@@ -93,6 +127,8 @@ def results_have_types(client: E2RankClient) -> None:
     many = client.embed_many(["t"], input_type="QUERY")
     assert_type(many.vectors, NDArray[np.float32])
     assert_type(many.truncated, NDArray[np.bool_])
+    assert_type(client.put_documents([]).outcomes[0], PutOutcome)
+    assert_type(client.put_documents([]).stats, NamespaceStats | None)
     for result in client.rerank("q", ["d"]).results:
         assert_type(result.index, int)
         assert_type(result.relevance_score, float)
@@ -106,6 +142,11 @@ def errors_say_what_they_know(client: E2RankClient) -> None:
         assert_type(error.violations, tuple[FieldViolation, ...])
         assert_type(error.code, grpc.StatusCode)
         assert_type(error.request_id, str)
+    except UnknownDocumentsError as error:
+        assert_type(error.violations, tuple[FieldViolation, ...])
+    except QuotaExceededError as error:
+        assert_type(error.namespace, str)
+        assert_type(error.max_bytes, int | None)
     except OverloadedError as error:
         assert_type(error.retry_after_seconds, float | None)
 
@@ -138,6 +179,12 @@ async def wrong_calls_are_errors(client: E2RankClient, waiting: AsyncE2RankClien
     client.embed(["t"], input_type="PASSAGE")  # type: ignore[arg-type]
     client.embed_many(["t"], input_type="QUERY", on_progress=lambda done: None)  # type: ignore[arg-type, misc]
     client.embed_many(["t"], input_type="QUERY", batch_size="8")  # type: ignore[arg-type]
+    client.rerank("q", ["d"], unknown_documents="KEEP")  # type: ignore[arg-type]
+    client.put_documents([Document(id="a", text="t")])  # type: ignore[list-item]
+    client.put_documents(["t"])  # type: ignore[list-item]
+    StoredDocument("a")  # type: ignore[call-arg]
+    client.delete_namespace()  # type: ignore[call-arg]
+    client.embed_stored(["a"], input_type="DOCUMENT")  # type: ignore[call-arg]
     Document(vector=np.zeros(4))  # type: ignore[arg-type]
     E2RankClient(50051)  # type: ignore[arg-type]
     E2RankClient("a:1", token=b"token")  # type: ignore[arg-type]
