@@ -11,7 +11,9 @@ import pytest
 
 import e2rank_client
 from e2rank_client import E2RankClient
-from tests.gateway.running_gateway import Gateway
+from tests.fake_document_store import FakeDocumentStore
+from tests.fakes import FakeServedModel
+from tests.gateway.documents_gateway import documents_gateway
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "client.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -29,15 +31,17 @@ def program(address: str) -> str:
 
 
 async def test_the_documentations_python_runs(
-    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("ca.pem").write_text("of a real program")
     Path("token").write_text("of a real program")
-    # One namespace, and not this test's: blocks build upon those before them.
-    run = compile(program(gateway.address), str(DOCUMENT), "exec")
-    await asyncio.to_thread(exec, run, {"__name__": "documentation"})
-    queries = [request.query for request in gateway.model.requests if hasattr(request, "query")]
+    model = FakeServedModel()
+    async with documents_gateway(FakeDocumentStore(), model) as address:
+        # One namespace, and not this test's: blocks build upon those before them.
+        run = compile(program(address), str(DOCUMENT), "exec")
+        await asyncio.to_thread(exec, run, {"__name__": "documentation"})
+    queries = [request.query for request in model.requests if hasattr(request, "query")]
     assert {"how do plants make sugar", "sugar", "planets"} <= set(queries)
 
 

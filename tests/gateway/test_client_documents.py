@@ -28,13 +28,10 @@ from e2rank_client import (
     UnknownDocumentsError,
     WarningCode,
 )
-from e2rank_server.engine.documents import DocumentsEngine
-from e2rank_server.engine.namespace_epochs import NamespaceEpochs
-from e2rank_server.gateway.server import GatewayServer
 from tests.fake_document_store import FakeDocumentStore
 from tests.fakes import FakeServedModel
 from tests.gateway.canned_server import CannedServer, canned_server, failure, open_client
-from tests.gateway.running_gateway import LIMITS
+from tests.gateway.documents_gateway import documents_gateway
 
 BOTH_CLIENTS = pytest.mark.parametrize("kind", ["async", "blocking"])
 
@@ -46,22 +43,8 @@ def store() -> FakeDocumentStore:
 
 @pytest.fixture
 async def address(store: FakeDocumentStore) -> AsyncIterator[str]:
-    async def forget(namespace: str, epoch: int) -> None:
-        pass
-
-    epochs = NamespaceEpochs(store, forget, interval_seconds=3600)
-    await epochs.start()
-    server = GatewayServer(
-        [FakeServedModel()],
-        LIMITS,
-        address="127.0.0.1:0",
-        max_concurrent_requests=10,
-        health_interval_seconds=0.01,
-        documents=DocumentsEngine(store, epochs, b"s" * 32, max_answer_bytes=10_000),
-    )
-    yield await server.start()
-    await server.stop(0)
-    await epochs.close()
+    async with documents_gateway(store, FakeServedModel()) as at:
+        yield at
 
 
 @pytest.fixture(params=["async", "blocking"])

@@ -4,8 +4,12 @@ import io
 
 import pytest
 
-from e2rank_client import Document
-from e2rank_client.document_file import DocumentFileError, read_documents
+from e2rank_client import Document, StoredDocument
+from e2rank_client.document_file import (
+    DocumentFileError,
+    read_documents,
+    read_stored_document,
+)
 
 
 def test_plain_text_is_a_document_a_line_named_by_its_number() -> None:
@@ -50,3 +54,27 @@ def test_bytes_that_are_not_utf8_are_refused() -> None:
     file = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8")
     with pytest.raises(DocumentFileError, match="not UTF-8"):
         read_documents(file)
+
+
+def test_a_document_to_store_has_beirs_fields_and_others_are_ignored() -> None:
+    line = b'{"_id": "a", "title": "T", "text": "caf\xc3\xa9", "metadata": {"x": 1}}\n'
+    assert read_stored_document(1, line) == StoredDocument("a", "caf\u00e9", "T")
+    assert read_stored_document(1, b'{"id": 7, "text": ""}') == StoredDocument("7", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[" * 100_000, "line 9: not JSON of a document"),
+        ('{"_id": "d", "text": ' + "9" * 5000 + "}", "line 9: not JSON of a document"),
+        ('{"text": "x"}', "line 9: expected a string `_id`, or `id`, that names it"),
+        ('{"_id": "", "text": "x"}', "line 9: expected a string `_id`"),
+        ('{"_id": true, "text": "x"}', "line 9: expected a string `_id`"),
+        ('{"_id": "d", "text": 1}', "line 9: expected an object with a string `text`"),
+        ('{"_id": "d", "text": "x", "title": 1}', "line 9: `title` is not a string"),
+        ("", "line 9: not JSON"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_with_its_line(line: str, message: str) -> None:
+    with pytest.raises(DocumentFileError, match=message):
+        read_stored_document(9, line.encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Annotated
@@ -197,6 +198,10 @@ def _put_file(
 
     async def run() -> PutTotals:
         nonlocal running
+        me = asyncio.current_task()
+        assert me is not None
+        # A plain signal handler may not run before something else wakes the loop.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, me.cancel)
         with open_lines(file) as lines, _Watcher(lines.num_bytes) as watcher:
             async with AsyncE2RankClient(address, timeout_seconds=timeout) as client:
                 running = FilePut(client, lines, settings, resume, watcher)
@@ -207,7 +212,7 @@ def _put_file(
     except (E2RankError, DocumentFileError) as error:
         error.add_note(_how_to_go_on(running))
         raise
-    except KeyboardInterrupt:
+    except asyncio.CancelledError:
         typer.echo(f"e2rank: stopped; {_how_to_go_on(running)}", err=True)
         raise typer.Exit(_INTERRUPTED) from None
 
