@@ -7,13 +7,14 @@ a batch is not sent while another that has an id of it is on the way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
 from e2rank_client.client import AsyncE2RankClient
 from e2rank_client.document_file import DocumentFileError
-from e2rank_client.errors import InvalidRequestError, OverloadedError, UnavailableError
+from e2rank_client.errors import E2RankError, InvalidRequestError, OverloadedError, UnavailableError
 from e2rank_client.file_lines import FileLines
 from e2rank_client.put_batches import Batch, Batches
 from e2rank_client.put_resume import Acknowledged, CannotResumeError, ResumeFile
@@ -48,6 +49,7 @@ class PutTotals:
 
     `first_line` is where this put began. The counts of embedding are sums over
     the models. `lines_superseded` had an id that one close behind had, too.
+    `stats` is the namespace at the end, None if it could not be asked.
     """
 
     first_line: int = 1
@@ -80,7 +82,6 @@ class PutTotals:
             self.documents_truncated += ahead.documents_truncated
             self.tokens += ahead.tokens
         self.lines_superseded += batch.num_superseded
-        self.stats = result.stats or self.stats
 
 
 class PutWatcher(Protocol):
@@ -152,6 +153,9 @@ class FilePut:
         if self.resume:
             self.resume.remove()
         self._totals.lines_blank = batches.num_blank
+        # Answers come in any order, so those of the batches do not say how it ended.
+        with contextlib.suppress(E2RankError):  # everything is stored all the same
+            self._totals.stats = await self._client.get_namespace_stats(self._settings.namespace)
         return self._totals
 
     async def _go_on(self) -> None:
