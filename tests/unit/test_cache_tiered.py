@@ -307,6 +307,16 @@ async def test_an_answer_that_comes_after_a_purge_does_not_fill_the_memory(
     assert hasty.statistics().entries == 0
 
 
+async def test_what_another_replica_wrote_after_a_purge_does_not_fill_the_memory(
+    cache: TieredEmbeddingCache, tier: FakeSecondTier
+) -> None:
+    await cache.purge(TAG)
+    # It has not heard of the deletion; a request that began before it still looks for this.
+    fill(tier, 1)
+    assert await look_up(cache, 1) == ([SHARED], [1])
+    assert cache.statistics().entries == 0
+
+
 async def test_closing_writes_what_waits_and_ends_late_look_ups(tier: FakeSecondTier) -> None:
     cache = tiered(tier, 0.001)
     tier.answers.clear()

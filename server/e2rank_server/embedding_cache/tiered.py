@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2rank_server.embedding_cache.circuit_breaker import BreakerState, CircuitBreaker
+from e2rank_server.embedding_cache.keys import TAG_BYTES
 from e2rank_server.embedding_cache.protocol import (
     CacheStatistics,
     EmbeddingCache,
@@ -22,6 +23,8 @@ from e2rank_server.types import FloatArray
 
 # Look-ups under way in the second tier, late ones included.
 _MAX_ASKED = 256
+# Purged namespaces that are remembered, for requests that began before.
+_MAX_PURGED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class TieredEmbeddingCache:
         self._breaker = make_breaker(f"embedding cache: {name} tier, reading")
         self._writes = WriteBehind(second, make_breaker, max_waiting_bytes)
         self._asked: set[asyncio.Task[_Answer]] = set()
-        self._num_purges = 0
+        self._purged: dict[bytes, None] = {}
         self._hits = self._misses = self._rejected = 0
         self._timeouts = self._errors = self._skipped = 0
 
@@ -113,9 +116,12 @@ class TieredEmbeddingCache:
         """See `EmbeddingCache.purge`.
 
         If the second tier is away, its entries go when it is back, provided that
-        this process lives until then.
+        this process lives until then. What others write there under a purged tag
+        may be found, by requests that began before, but does not enter the memory.
         """
-        self._num_purges += 1
+        self._purged[namespace_tag] = None
+        if len(self._purged) > _MAX_PURGED:
+            del self._purged[next(iter(self._purged))]
         await self._first.purge(namespace_tag)
         await self._writes.purge(namespace_tag)
 
@@ -180,7 +186,6 @@ class TieredEmbeddingCache:
 
     async def _fetch(self, keys: Sequence[bytes], dimension: int) -> _Answer:
         """Ask the second tier, and keep in memory what it knows."""
-        num_purges = self._num_purges
         values = await self._second.get(keys)
         vectors = np.empty((len(keys), dimension), dtype=np.float32)
         is_found = self._codec.decode(keys, values, vectors)
@@ -188,11 +193,10 @@ class TieredEmbeddingCache:
         self._hits += hits
         self._misses += len(keys) - hits
         self._rejected += len(keys) - values.count(None) - hits
-        answer = _Answer(is_found, vectors[is_found])
-        if hits and self._num_purges == num_purges:  # else some may be deleted ones
-            found = [keys[at] for at in np.flatnonzero(is_found)]
-            await self._first.store(found, answer.vectors)
-        return answer
+        found = np.flatnonzero(is_found).tolist()
+        kept = [at for at in found if keys[at][:TAG_BYTES] not in self._purged]
+        await self._first.store([keys[at] for at in kept], vectors[kept])
+        return _Answer(is_found, vectors[is_found])
 
 
 @dataclass(frozen=True, slots=True)
