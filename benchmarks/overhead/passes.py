@@ -51,12 +51,13 @@ class PassesPlan:
 
 @dataclass(slots=True)
 class WarmSamples:
-    """Seconds, an iteration each: the call as its client sees it, and what it is compared with."""
+    """An iteration each: seconds as the client sees them and of what they are compared with."""
 
     rerank: list[float]
     bare: list[float]
     tokenize: list[float]
     tokenize_in_process: list[float]
+    prompt_tokens: list[float]
 
     @property
     def rerank_tokenizing_in_process(self) -> list[float]:
@@ -76,11 +77,11 @@ class PassesExperiment:
 
     async def warm(self, method: MethodName, advance: Callable[[], None]) -> WarmSamples:
         """Rerank cached documents and run the bare pass, in turns."""
-        samples = WarmSamples([], [], [], [])
+        samples = WarmSamples([], [], [], [], [])
         await self._rerank(self._request("cosine", _WARM_NAMESPACE))  # fills the cache
         for iteration in range(_WARM_UP_ITERATIONS + self._plan.iterations):
             if iteration == _WARM_UP_ITERATIONS:
-                samples = WarmSamples([], [], [], [])
+                samples = WarmSamples([], [], [], [], [])
             await self._warm_iteration(method, samples)
             advance()
         return samples
@@ -114,6 +115,7 @@ class PassesExperiment:
         samples.bare.append(await self._rig.time_bare(bare))
         samples.tokenize.append(answer.timings.tokenize.ToNanoseconds() / 1e9)
         samples.tokenize_in_process.append(seconds_here)
+        samples.prompt_tokens.append(len(token_ids))
 
     def _request(self, method: MethodName, namespace: str) -> rerank_pb2.RerankRequest:
         return rerank_request(
@@ -164,6 +166,7 @@ def _warm_figures(prefix: str, samples: WarmSamples) -> dict[str, Estimate]:
         f"{prefix}.warm_rerank_over_passes_p50": ratio_of_medians(samples.rerank, samples.bare),
         f"{prefix}.warm_rerank_p50_ms": _milliseconds(samples.rerank),
         f"{prefix}.passes_p50_ms": _milliseconds(samples.bare),
+        f"{prefix}.prompt_tokens": median(samples.prompt_tokens),
         f"{prefix}.tokenize_p50_ms": _milliseconds(samples.tokenize),
         f"{prefix}.tokenize_in_process_p50_ms": _milliseconds(samples.tokenize_in_process),
         f"{prefix}.triton_share_of_rerank": ratio_of_medians(samples.tokenize, samples.rerank),

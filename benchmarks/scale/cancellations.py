@@ -19,9 +19,9 @@ from e2rank.v1 import model_pb2, model_pb2_grpc
 _DOCUMENTS = 20
 _DOCUMENT_BYTES = 1024
 _SEED = 3
-_TIMED_CALLS = 20
+_TIMED_CALLS = 10
 # So many first: allocators take what they will keep.
-_WARM_UP_CALLS = 300
+_WARM_UP_CALLS = 100
 _SETTLE_SECONDS = 10.0
 # For a second after its last request vLLM's worker spins (see processes.stopped).
 _SPINNING_SECONDS = 2.0
@@ -62,23 +62,19 @@ async def cancel_calls(
     async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
         canceller = _Canceller(channel)
         await canceller.time_calls()
-        for _ in range(_WARM_UP_CALLS):
-            await canceller.cancel_one()
+        await canceller.cancel(_WARM_UP_CALLS, per_minute, _ignore)
+        canceller.cancelled = canceller.answered = 0
         before = await _holding(address, channel)
-        cancelled = answered = 0
         started = time.perf_counter()
-        while cancelled < count:
-            due = started + cancelled * 60.0 / per_minute
-            await asyncio.sleep(due - time.perf_counter())
-            if await canceller.cancel_one():
-                cancelled += 1
-                advance()
-            else:
-                answered += 1
+        await canceller.cancel(count, per_minute, advance)
         seconds = time.perf_counter() - started
         after = await _holding(address, channel)
     cores = await _cores_when_idle(address)
-    return Cancellations(cancelled, answered, seconds, before, after, cores)
+    return Cancellations(canceller.cancelled, canceller.answered, seconds, before, after, cores)
+
+
+def _ignore() -> None:
+    """Report no progress."""
 
 
 class _Canceller:
@@ -87,6 +83,7 @@ class _Canceller:
         self._texts = Texts()
         self._numbers = random.Random(_SEED)  # noqa: S311 - chooses moments
         self._typical_seconds = 0.0
+        self.cancelled = self.answered = 0
 
     async def time_calls(self) -> None:
         """Learn how long a call lives that is not cancelled."""
@@ -97,8 +94,19 @@ class _Canceller:
             seconds.append(time.perf_counter() - started)
         self._typical_seconds = statistics.median(seconds)
 
-    async def cancel_one(self) -> bool:
-        """Return whether the call was still on its way when it was cancelled."""
+    async def cancel(self, count: int, per_minute: float, advance: Callable[[], None]) -> None:
+        """Start calls at an even pace until so many have been cancelled."""
+        started = time.perf_counter()
+        number = 0
+        async with asyncio.TaskGroup() as calls:
+            while self.cancelled < count:
+                due = started + number * 60.0 / per_minute
+                await asyncio.sleep(due - time.perf_counter())
+                calls.create_task(self._cancel_one(advance))
+                number += 1
+
+    async def _cancel_one(self, advance: Callable[[], None]) -> None:
+        """Make a call and cancel it at some moment, if it is not answered before."""
         call = self._rerank(self._request())
         timer = asyncio.get_running_loop().call_later(
             self._numbers.random() * self._typical_seconds, call.cancel
@@ -106,9 +114,11 @@ class _Canceller:
         try:
             await call
         except asyncio.CancelledError:
-            return True
-        timer.cancel()
-        return False
+            self.cancelled += 1
+            advance()
+        else:
+            self.answered += 1
+            timer.cancel()
 
     def _request(self) -> bytes:
         passages = [self._texts.passage_of_bytes(_DOCUMENT_BYTES) for _ in range(_DOCUMENTS)]
