@@ -7,6 +7,7 @@
     ├── UnknownDocumentsError     no documents of those ids are stored
     ├── ModelMismatchError        a vector was made by another model
     ├── QuotaExceededError        a namespace is full
+    ├── DataLossError             a stored document is damaged: put it again
     ├── OverloadedError           try again later, not at once
     ├── UnavailableError          a backend is away; safe to retry
     └── ConfigurationError        the server cannot start as it was asked to
