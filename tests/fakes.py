@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 
+from e2rank_server.embedding_cache.protocol import CacheStatistics, SecondTierStatistics
 from e2rank_server.errors import PromptTooLongError, UnavailableError
 from e2rank_server.tokenizer.protocol import (
     ListwisePromptInput,
@@ -158,6 +159,16 @@ class FakeServedModel:
     def __init__(self, description: ModelDescription = DESCRIPTION) -> None:
         self.description = description
         self.is_healthy = True
+        self.cache_statistics = CacheStatistics(
+            hits=8,
+            misses=5,
+            evictions=2,
+            rejected=1,
+            entries=3,
+            resident_bytes=2304,
+            max_bytes=4096,
+        )
+        self.second_tier_statistics: SecondTierStatistics | None = None
         self.requests: list[RerankRequest | EmbedRequest] = []
         self.before_answering: Callable[[], Awaitable[None]] | None = None
         self.entered = asyncio.Event()

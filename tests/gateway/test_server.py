@@ -89,6 +89,14 @@ async def test_get_model_describes_the_profile_and_the_limits(gateway: Gateway) 
     )
 
 
+async def test_get_model_and_list_models_say_how_the_cache_is_doing(gateway: Gateway) -> None:
+    got = (await gateway.models.GetModel(model_pb2.GetModelRequest())).model.cache
+    [listed] = (await gateway.models.ListModels(model_pb2.ListModelsRequest())).models
+    assert got == listed.cache
+    assert (got.hits, got.misses, got.entries, got.resident_bytes) == (8, 5, 3, 2304)
+    assert not got.HasField("second_tier")
+
+
 async def test_get_model_of_an_unknown_name_is_not_found(gateway: Gateway) -> None:
     failure = await failure_of(gateway.models.GetModel(model_pb2.GetModelRequest(model="x")))
     assert failure.code is grpc.StatusCode.NOT_FOUND

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from e2rank_server.embedding_cache.memory import MemoryEmbeddingCache
-from e2rank_server.embedding_cache.values import ElementType
+from e2rank_server.embedding_cache.tiered import TieredEmbeddingCache
+from e2rank_server.embedding_cache.values import ElementType, ValueCodec
 from e2rank_server.types import EmbedOutcome, EmbedRequest, FloatArray, InputType, TextInput
+from tests.fake_second_tier import FakeSecondTier
 from tests.unit.engine_rig import DIMENSION, EngineRig, settle
 
 
@@ -122,3 +124,19 @@ async def test_a_cache_that_fails_fails_the_requests_that_it_was_to_store_for() 
     rig.recording.error = None
     await rig.embed("a", "b", "c")
     assert rig.recording.entries == 3
+
+
+async def test_a_model_says_how_its_cache_is_doing() -> None:
+    rig = Rig()
+    for _ in range(2):
+        await rig.embed("a", "b")
+    assert rig.model.cache_statistics == rig.cache.statistics()
+    assert (rig.model.cache_statistics.hits, rig.model.cache_statistics.misses) == (2, 2)
+    assert rig.model.second_tier_statistics is None
+    tier = FakeSecondTier()
+    rig.cache = TieredEmbeddingCache(
+        rig.recording, tier, ValueCodec(DIMENSION, ElementType.FLOAT32)
+    )
+    statistics = rig.another_model().second_tier_statistics
+    assert statistics is not None
+    assert statistics.place is tier.place

@@ -123,6 +123,9 @@ class MemoryEmbeddingCache:
             max_bytes=self._max_bytes,
         )
 
+    def second_tier_statistics(self) -> None:
+        """See `EmbeddingCache.second_tier_statistics`: there is none."""
+
     def _read(self, slots: Slots, out: FloatArray) -> None:
         self._codec.decode(self._rows.take(slots, axis=0, mode="clip"), out)
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from e2rank_server.embedding_cache.circuit_breaker import BreakerState
 from e2rank_server.types import FloatArray
 
 
@@ -40,6 +41,41 @@ class CacheStatistics:
     entries: int
     resident_bytes: int
     max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStatistics:
+    """Counters since start in entries, `errors` in calls, and what waits now.
+
+    `dropped` were forgotten unwritten, because more came than the tier could take.
+    """
+
+    written: int
+    dropped: int
+    errors: int
+    waiting: int
+    waiting_bytes: int
+    waiting_purges: int
+    breaker: BreakerState
+
+
+@dataclass(frozen=True, slots=True)
+class SecondTierStatistics:
+    """Counters since start: `hits`, `misses` and `rejected` in keys, the others in calls.
+
+    `timeouts` were given up by the request that asked, `errors` failed, and
+    `skipped` were not made, because the tier is away or has too many under way.
+    """
+
+    place: Place
+    hits: int
+    misses: int
+    rejected: int
+    timeouts: int
+    errors: int
+    skipped: int
+    breaker: BreakerState
+    writes: WriteStatistics
 
 
 class EmbeddingCache(Protocol):
@@ -83,6 +119,10 @@ class EmbeddingCache(Protocol):
 
     def statistics(self) -> CacheStatistics:
         """Return the counters now."""
+        ...
+
+    def second_tier_statistics(self) -> SecondTierStatistics | None:
+        """Return those of the slower tier; None if there is none."""
         ...
 
 

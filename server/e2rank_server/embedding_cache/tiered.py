@@ -9,41 +9,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from e2rank_server.embedding_cache.circuit_breaker import BreakerState, CircuitBreaker
+from e2rank_server.embedding_cache.circuit_breaker import CircuitBreaker
 from e2rank_server.embedding_cache.keys import TAG_BYTES
 from e2rank_server.embedding_cache.protocol import (
     CacheStatistics,
     EmbeddingCache,
     Place,
     SecondTier,
+    SecondTierStatistics,
 )
 from e2rank_server.embedding_cache.values import ValueCodec
-from e2rank_server.embedding_cache.write_behind import WriteBehind, WriteStatistics
+from e2rank_server.embedding_cache.write_behind import WriteBehind
 from e2rank_server.types import FloatArray
 
 # Look-ups under way in the second tier, late ones included.
 _MAX_ASKED = 256
 # Purged namespaces that are remembered, for requests that began before.
 _MAX_PURGED = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class SecondTierStatistics:
-    """Counters since start: `hits`, `misses` and `rejected` in keys, the others in calls.
-
-    `timeouts` were given up by the request that asked, `errors` failed, and
-    `skipped` were not made, because the tier is away or has too many under way.
-    """
-
-    place: Place
-    hits: int
-    misses: int
-    rejected: int
-    timeouts: int
-    errors: int
-    skipped: int
-    breaker: BreakerState
-    writes: WriteStatistics
 
 
 class TieredEmbeddingCache:
@@ -144,7 +126,7 @@ class TieredEmbeddingCache:
         )
 
     def second_tier_statistics(self) -> SecondTierStatistics:
-        """Return the second tier's counters now."""
+        """See `EmbeddingCache.second_tier_statistics`."""
         return SecondTierStatistics(
             place=self._second.place,
             hits=self._hits,

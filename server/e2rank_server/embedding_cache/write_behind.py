@@ -7,11 +7,10 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 
-from e2rank_server.embedding_cache.circuit_breaker import BreakerState, CircuitBreaker
-from e2rank_server.embedding_cache.protocol import SecondTier
+from e2rank_server.embedding_cache.circuit_breaker import CircuitBreaker
+from e2rank_server.embedding_cache.protocol import SecondTier, WriteStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -20,22 +19,6 @@ ENTRY_OVERHEAD_BYTES = 256
 _MAX_ENTRIES_A_WRITE = 512
 _MAX_BYTES_A_WRITE = 4 << 20
 _MAX_PURGES = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class WriteStatistics:
-    """Counters since start in entries, `errors` in calls, and what waits now.
-
-    `dropped` were forgotten unwritten, because more came than the tier could take.
-    """
-
-    written: int
-    dropped: int
-    errors: int
-    waiting: int
-    waiting_bytes: int
-    waiting_purges: int
-    breaker: BreakerState
 
 
 class WriteBehind:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from e2rank_server.embedder.protocol import Embedder
-from e2rank_server.embedding_cache.protocol import EmbeddingCache
+from e2rank_server.embedding_cache.protocol import (
+    CacheStatistics,
+    EmbeddingCache,
+    SecondTierStatistics,
+)
 from e2rank_server.engine.admission import WorkGate
 from e2rank_server.engine.document_vectors import DocumentVectors, EpochOf
 from e2rank_server.engine.embedding import EmbeddingEngine
@@ -54,6 +58,7 @@ class ServedModel:
         self.description = _describe(profile, revision, fingerprint, tokenizer, embedder)
         self._tokenizer = tokenizer
         self._embedder = embedder
+        self._cache = cache
         self._gate = gate
         self._is_warm = False
         documents = DocumentVectors(
@@ -66,6 +71,16 @@ class ServedModel:
     def load(self) -> ModelLoad:
         """How much work the model has now."""
         return ModelLoad(self._gate.running_tokens, self._gate.waiting_tokens)
+
+    @property
+    def cache_statistics(self) -> CacheStatistics:
+        """How the cache of its document embeddings is doing."""
+        return self._cache.statistics()
+
+    @property
+    def second_tier_statistics(self) -> SecondTierStatistics | None:
+        """How what the cache has behind its memory is doing; None if it has nothing."""
+        return self._cache.second_tier_statistics()
 
     async def rerank(self, request: RerankRequest) -> RerankOutcome:
         """See `RerankEngine.rerank`."""

@@ -1,4 +1,4 @@
-"""Between wire messages and the domain: the only module that knows both.
+"""Between wire messages and the domain; only the codecs know both.
 
 Decoding checks shape and limits and reports every breach of a request in one
 InvalidRequestError. What depends on the model's tokens or on the order of
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
-from e2rank.v1 import embedding_pb2, model_pb2, rerank_pb2, types_pb2
+from e2rank.v1 import embedding_pb2, rerank_pb2, types_pb2
 from e2rank_server.gateway.limits import GatewayLimits
 from e2rank_server.gateway.vector_codec import check_encoding, decode_vectors, encode_matrix
 from e2rank_server.gateway.violations import Violations, utf8_length
@@ -27,7 +27,6 @@ from e2rank_server.types import (
     EmbedRequest,
     InputType,
     ModelDescription,
-    ModelLoad,
     PromptOrder,
     RerankOutcome,
     RerankRequest,
@@ -60,7 +59,6 @@ _INPUT_TYPES: Mapping[int, InputType] = {
     embedding_pb2.INPUT_TYPE_QUERY: InputType.QUERY,
     embedding_pb2.INPUT_TYPE_DOCUMENT: InputType.DOCUMENT,
 }
-
 
 # Any: the stubs let Value return an int, which repeated fields then refuse.
 _TIERS: Mapping[CacheTier, Any] = {
@@ -119,7 +117,7 @@ def encode_rerank_response(
             prompt_documents_truncated=usage.prompt_documents_truncated,
             documents_stored=usage.documents_stored,
         ),
-        model=_encode_identity(model),
+        model=encode_identity(model),
         method=f"RERANK_METHOD_{outcome.method}",
         warnings=_encode_warnings(outcome.warnings),
         unknown_documents=outcome.unknown,
@@ -193,7 +191,7 @@ def encode_embed_response(
             inputs_embedded=usage.inputs_embedded,
             inputs_truncated=usage.inputs_truncated,
         ),
-        model=_encode_identity(model),
+        model=encode_identity(model),
         warnings=_encode_warnings(outcome.warnings),
         truncated=outcome.truncated,
         cache_tiers=[_TIERS[tier] for tier in outcome.cache_tiers],
@@ -210,34 +208,15 @@ def encode_embed_response(
     return response
 
 
-def encode_model(
-    model: ModelDescription, limits: GatewayLimits, load: ModelLoad, *, is_serving: bool
-) -> model_pb2.Model:
-    """Convert what GetModel says of `model`."""
-    return model_pb2.Model(
-        identity=_encode_identity(model),
-        dimension=model.dimension,
-        trained_for_listwise=model.trained_for_listwise,
-        default_method=f"RERANK_METHOD_{model.default_method}",
-        default_prompt_order=f"PROMPT_ORDER_{model.default_prompt_order}",
-        compute_dtype=model.compute_dtype,
-        limits=model_pb2.ModelLimits(
-            max_documents_per_request=limits.max_documents,
-            max_inputs_per_request=limits.max_inputs,
-            max_query_bytes=limits.max_query_bytes,
-            max_document_bytes=limits.max_document_bytes,
-            max_request_bytes=limits.max_request_bytes,
-            max_query_tokens=model.max_query_tokens,
-            max_document_tokens=model.max_document_tokens,
-            max_prompt_tokens=model.max_prompt_tokens,
-            default_prompt_documents=model.default_prompt_documents,
-            max_prompt_documents=model.max_prompt_documents,
-        ),
-        load=model_pb2.ModelLoad(
-            is_serving=is_serving,
-            running_tokens=load.running_tokens,
-            waiting_tokens=load.waiting_tokens,
-        ),
+def encode_identity(model: ModelDescription) -> types_pb2.ModelIdentity:
+    """Say which model answers."""
+    return types_pb2.ModelIdentity(
+        profile=model.profile,
+        revision=model.revision,
+        fingerprint=model.fingerprint,
+        template_version=model.template_version,
+        tokenizer_backend=f"TOKENIZER_BACKEND_{model.tokenizer_backend}",
+        embedder_backend=f"EMBEDDER_BACKEND_{model.embedder_backend}",
     )
 
 
@@ -447,17 +426,6 @@ def _decode_enum(
         # An open enum: a number from a newer contract, or from nowhere.
         violations.add(field, f"{number} is not a value of this enum")
     return values.get(number)
-
-
-def _encode_identity(model: ModelDescription) -> types_pb2.ModelIdentity:
-    return types_pb2.ModelIdentity(
-        profile=model.profile,
-        revision=model.revision,
-        fingerprint=model.fingerprint,
-        template_version=model.template_version,
-        tokenizer_backend=f"TOKENIZER_BACKEND_{model.tokenizer_backend}",
-        embedder_backend=f"EMBEDDER_BACKEND_{model.embedder_backend}",
-    )
 
 
 def _encode_warnings(warnings: Sequence[AnswerWarning]) -> list[types_pb2.Warning]:

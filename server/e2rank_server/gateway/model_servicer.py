@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from e2rank.v1 import model_pb2, model_pb2_grpc
 from e2rank_server.engine.model import ServedModel
-from e2rank_server.gateway.codec import encode_model
 from e2rank_server.gateway.health import HealthServicer, service_of_model
 from e2rank_server.gateway.interceptors import Context
 from e2rank_server.gateway.limits import GatewayLimits
+from e2rank_server.gateway.model_codec import encode_cache, encode_load, encode_model
 from e2rank_server.gateway.served_models import ServedModels
 
 
@@ -40,6 +40,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         return encode_model(
             model.description,
             self._limits,
-            model.load,
-            is_serving=self._health.is_serving(service_of_model(name)),
+            load=encode_load(
+                model.load, is_serving=self._health.is_serving(service_of_model(name))
+            ),
+            cache=encode_cache(model.cache_statistics, model.second_tier_statistics),
         )
