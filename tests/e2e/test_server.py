@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shlex
 import subprocess
 import sys
 import time
@@ -138,7 +140,9 @@ def test_limits_are_enforced_with_field_value_and_limit(server_address: str) -> 
 
 
 def test_the_python_example_of_the_readme_runs(server_address: str) -> None:
-    program = readme_block("python").replace("127.0.0.1:50051", server_address)
+    program = readme_block("python", "from e2rank_client").replace(
+        "127.0.0.1:50051", server_address
+    )
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
@@ -147,7 +151,7 @@ def test_the_python_example_of_the_readme_runs(server_address: str) -> None:
 
 def test_the_grpcurl_example_of_the_readme_is_a_request_that_succeeds(server_address: str) -> None:
     """Do what grpcurl does: learn the types by reflection, fill them from JSON, call."""
-    example = readme_block("sh")
+    example = readme_block("sh", "grpcurl")
     body = example[example.index("'") + 1 : example.rindex("'")]
     service, method = example.split()[-1].split("/")
     with grpc.insecure_channel(server_address) as channel:
@@ -163,9 +167,37 @@ def test_the_grpcurl_example_of_the_readme_is_a_request_that_succeeds(server_add
     assert [result["id"] for result in answer["results"]] == ["leaf", "planet"]
 
 
-def readme_block(language: str) -> str:
-    """Return the first code block of a language in the README."""
-    return README.read_text().split(f"```{language}\n")[1].split("```")[0]
+def test_the_commands_of_the_readme_for_stored_documents_run(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    texts = {"leaf": "Leaves turn light into sugar.", "beet": "Beet is a root."}
+    corpus.write_text("".join(json.dumps({"_id": i, "text": t}) + "\n" for i, t in texts.items()))
+    server = ServerProcess(
+        tmp_path,
+        "--embedder=fake",
+        "--tokenizer=in-process",
+        "--document-store=disk",
+        f"--data-directory={tmp_path / 'data'}",
+    )
+    try:
+        server.wait_until_serving()
+        outputs = []
+        for line in readme_block("sh", ".venv/bin/e2rank put").splitlines():
+            command = shlex.split(line, comments=True)
+            command[0] = str(Path(sys.executable).with_name(Path(command[0]).name))
+            command += ["--address", server.address]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+            outputs.append(done.stdout)
+    finally:
+        server.kill()
+    assert all(name in outputs[1] for name in texts)
+    assert "2" in outputs[2]
+
+
+def readme_block(language: str, beginning: str) -> str:
+    """Return the README's code block of a language that begins so."""
+    blocks = README.read_text().split(f"```{language}\n")[1:]
+    [found] = [block for block in blocks if block.startswith(beginning)]
+    return found.split("```")[0]
 
 
 def test_a_port_in_use_ends_the_start_at_once_with_one_line(
