@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import datetime
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,13 +31,13 @@ from benchmarks.cache.element_types import (
     measure_element_types,
 )
 from benchmarks.cache.hit_rate import Workload, measure_hit_rates
-from benchmarks.cache.results import Section, merge_into_file
 from benchmarks.collection import Collection, CollectionError, read_collection
-from benchmarks.machine import current_commit, describe_machine
+from benchmarks.figures import FOLDER, Provenance, Section, merge_into_file
+from benchmarks.server_flags import MEMORY_ONLY
 from e2rank_client import E2RankClient, E2RankError
 from e2rank_client.local_server import ServerStartError, local_server
 
-_RESULTS = Path(__file__).resolve().parent.parent / "results" / "cache.json"
+_RESULTS = FOLDER / "cache.json"
 _VECTORS_FOLDER = Path("data") / "bench-cache"
 Measured = tuple[dict[str, Any], dict[str, float]]
 """Of what, and the figures."""
@@ -121,7 +120,9 @@ def _server(options: argparse.Namespace, progress: Progress) -> Iterator[str]:
         yield options.address
         return
     starting = progress.add_task("starting the server", total=None)
-    with local_server(["--profile", options.profile]) as address:
+    # Vectors as they were computed, not as a cache rounded them.
+    arguments = ["--profile", options.profile, "--cache-element-type", "float32", *MEMORY_ONLY]
+    with local_server(arguments) as address:
         progress.remove_task(starting)
         yield address
 
@@ -160,20 +161,12 @@ def shown_command(options: argparse.Namespace, section: str) -> str:
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Measure the sections; each one's figures are saved as soon as they are known."""
-    commit = current_commit()
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     for name in options.only:
+        provenance = Provenance.of(shown_command(options, name))
         with Progress(*columns, console=console) as progress:
             conditions, figures = SECTIONS[name](options, progress)
-        section = Section(
-            name=name,
-            machine=describe_machine(),
-            commit=commit,
-            command=shown_command(options, name),
-            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            conditions=conditions,
-            figures=figures,
-        )
+        section = Section(name, provenance, conditions, figures)
         merged = merge_into_file(options.results, section)["figures"]
         console.print(report.table(figures), markup=False, highlight=False)
         report.plot_hit_rates(merged, options.results.with_name("cache_hit_rate.png"))

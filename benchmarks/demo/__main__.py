@@ -3,7 +3,8 @@
     python -m benchmarks.demo
 
 Cold means that no document's vector is cached; warm, that all are. vLLM's
-prefix cache is off, so that a repeated prompt is computed again.
+prefix cache is off, so that a repeated prompt is computed again, and nothing is
+kept on disk, so that another run is as cold.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from benchmarks.bm25 import TOKENIZATION, Bm25
 from benchmarks.collection import read_collection
 from benchmarks.demo import report
 from benchmarks.demo.measuring import MethodName, PassError, rerank_cold_and_warm
+from benchmarks.server_flags import MEMORY_ONLY
 from e2rank_client import E2RankClient, E2RankError
 from e2rank_client.local_server import ServerStartError, local_server
 
@@ -42,7 +44,7 @@ def run_demo(console: Console, profile: str) -> None:
             shown = escape(line[-_STATUS_CHARACTERS:])
             status.update(f"starting the server, {time.monotonic() - started:.0f} s: {shown}")
 
-        arguments = ["--profile", profile, "--prefix-caching", "off"]
+        arguments = ["--profile", profile, "--prefix-caching", "off", *MEMORY_ONLY]
         with local_server(arguments, on_progress=show) as address, E2RankClient(address) as client:
             client.wait_until_ready()
             console.print(f"server     started in {time.monotonic() - started:.0f} s on {address}")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,19 +19,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from benchmarks.machine import current_commit, describe_machine
+from benchmarks.figures import FOLDER, Provenance, Section, merge_into_file
+from benchmarks.intervals import Estimate
 from benchmarks.overhead import gateway_cost
 from benchmarks.overhead.embedding import ITERATIONS as EMBED_ITERATIONS
 from benchmarks.overhead.embedding import measure_embedding
 from benchmarks.overhead.gateway_cost import measure_gateway
-from benchmarks.overhead.intervals import Estimate
 from benchmarks.overhead.passes import PassesPlan, UnequalWorkError, measure_passes
 from benchmarks.overhead.report import headlines, markdown_table, plot
-from benchmarks.overhead.results import Section, merge_into_file
 from benchmarks.overhead.rig import open_rig
 from e2rank_client.local_server import ServerStartError
 
-_RESULTS = Path(__file__).resolve().parent.parent / "results" / "overhead.json"
+_RESULTS = FOLDER / "overhead.json"
 
 PLANS = {
     "default": PassesPlan(
@@ -89,22 +87,14 @@ async def _measure(section: str, progress: Progress) -> Measured:
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Measure the sections; each one's figures are saved as soon as they are known."""
-    commit = current_commit()
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     for name in options.only:
+        provenance = Provenance.of(f"python -m benchmarks.overhead --only {name}")
         with Progress(*columns, console=console) as progress:
-            serving, figures = asyncio.run(_measure(name, progress))
-        section = Section(
-            name=name,
-            machine=describe_machine(),
-            commit=commit,
-            command=f"python -m benchmarks.overhead --only {name}",
-            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            serving=serving,
-            figures=headlines(figures),
-        )
-        content = merge_into_file(options.results, section)
-        console.print(markdown_table(section.figures), markup=False)
+            serving, measured = asyncio.run(_measure(name, progress))
+        figures = headlines(measured)
+        content = merge_into_file(options.results, Section(name, provenance, serving, figures))
+        console.print(markdown_table(figures), markup=False)
     plot(content, options.results.with_suffix(".png"))
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from benchmarks.overhead.intervals import Estimate, median, ratio_of_medians
+from benchmarks.intervals import Estimate, median, ratio_of_medians
 from benchmarks.overhead.rig import Rig
 from benchmarks.overhead.texts import Texts
 from e2rank.v1 import embedding_pb2

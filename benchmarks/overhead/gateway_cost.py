@@ -13,10 +13,11 @@ from contextlib import AsyncExitStack
 
 import grpc
 
-from benchmarks.overhead.intervals import Estimate, median, ratio_of_medians
+from benchmarks.intervals import Estimate, median, ratio_of_medians
 from benchmarks.overhead.messages import CHANNEL_OPTIONS, MethodName, raw_rerank, rerank_request
 from benchmarks.overhead.processes import cpu_seconds, echo_server, listeners
 from benchmarks.overhead.texts import Texts
+from benchmarks.server_flags import MEMORY_ONLY, ON_FAKES
 from e2rank.v1 import rerank_pb2
 from e2rank_client.local_server import local_server
 
@@ -26,7 +27,6 @@ ITERATIONS = 40
 REQUESTS_PER_ITERATION = 100
 REQUESTS_IN_FLIGHT = 8
 WARM_UP_ITERATIONS = 3
-ON_FAKES = ("--embedder", "fake", "--tokenizer", "in-process")
 
 
 class _Server:
@@ -59,7 +59,7 @@ async def measure_gateway(advance: Callable[[], None]) -> dict[str, Estimate]:
     texts = Texts()
     passages = [texts.passage_of_bytes(DOCUMENT_BYTES) for _ in range(NUM_DOCUMENTS)]
     async with AsyncExitStack() as stack:
-        gateway = await _open(stack, stack.enter_context(local_server(ON_FAKES)))
+        gateway = await _open(stack, stack.enter_context(local_server([*ON_FAKES, *MEMORY_ONLY])))
         echo = await _open(stack, stack.enter_context(echo_server()))
         for method in methods:
             await _warm_up(gateway, texts, passages, method)

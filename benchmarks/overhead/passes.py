@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.overhead.intervals import Estimate, median, ratio_of_medians
+from benchmarks.intervals import Estimate, median, ratio_of_medians
 from benchmarks.overhead.messages import MethodName, rerank_request
 from benchmarks.overhead.processes import stopped
 from benchmarks.overhead.rig import Rig

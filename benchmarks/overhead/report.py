@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
 
-from benchmarks.overhead.intervals import Estimate
+from benchmarks.intervals import Estimate
 
 
 @dataclass(frozen=True, slots=True)

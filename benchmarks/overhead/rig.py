@@ -15,6 +15,7 @@ import psutil
 
 from benchmarks.overhead.messages import CHANNEL_OPTIONS
 from benchmarks.overhead.processes import family, listeners, stopped
+from benchmarks.server_flags import MEMORY_ONLY
 from e2rank.v1 import embedding_pb2_grpc, rerank_pb2_grpc
 from e2rank_client import AsyncE2RankClient
 from e2rank_client.local_server import local_server
@@ -81,7 +82,10 @@ class Rig:
 @asynccontextmanager
 async def open_rig(profile_name: str) -> AsyncIterator[Rig]:
     """Start both sides at once, with the same engine arguments; stop both at the end."""
-    arguments = ["--profile", profile_name, "--tokenizer", "triton", "--prefix-caching", "off"]
+    arguments = [
+        *("--profile", profile_name, "--tokenizer", "triton", "--prefix-caching", "off"),
+        *MEMORY_ONLY,
+    ]
     [prepared] = await asyncio.to_thread(prepare, read_settings(arguments, {}))
     async with AsyncExitStack() as stack:
         starting = asyncio.create_task(_start_bare(prepared))

@@ -19,17 +19,19 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from benchmarks.overhead.gateway_cost import DOCUMENT_BYTES, NUM_DOCUMENTS, ON_FAKES
+from benchmarks.overhead.gateway_cost import DOCUMENT_BYTES, NUM_DOCUMENTS
 from benchmarks.overhead.messages import MethodName, rerank_request
 from benchmarks.overhead.texts import Texts
+from benchmarks.server_flags import ON_FAKES
 from e2rank.v1 import rerank_pb2
 from e2rank_server.app import prepare, start_tokenizers
 from e2rank_server.embedder.fake import FakeEmbedder
-from e2rank_server.embedding_cache.keys import cache_keys
+from e2rank_server.embedding_cache.keys import cache_keys, namespace_tag, text_digest
 from e2rank_server.embedding_cache.memory import MemoryEmbeddingCache
 from e2rank_server.engine.admission import WorkGate
 from e2rank_server.engine.model import ServedModel
 from e2rank_server.engine.scoring import best_first, cosine_scores
+from e2rank_server.engine.stored_documents import StoredDocuments
 from e2rank_server.gateway.codec import decode_rerank_request, encode_rerank_response
 from e2rank_server.gateway.limits import GatewayLimits
 from e2rank_server.settings import read_settings
@@ -75,6 +77,8 @@ async def _open_rig(stack: AsyncExitStack) -> _Rig:
         cache=cache,
         secret=_SECRET,
         gate=WorkGate(settings.max_running_tokens, settings.max_waiting_tokens),
+        stored=StoredDocuments(None, settings.max_request_bytes),
+        epoch_of=lambda _: 0,
     )
     texts = Texts()
     passages = [texts.passage_of_bytes(DOCUMENT_BYTES) for _ in range(NUM_DOCUMENTS)]
@@ -91,9 +95,7 @@ async def _gateway_calls(rig: _Rig) -> dict[str, Callable[[], Any]]:
     outcome = await rig.model.rerank(cosine)  # also fills the cache
 
     def encode() -> rerank_pb2.RerankResponse:
-        return encode_rerank_response(
-            outcome, cosine.documents, description, return_documents=False
-        )
+        return encode_rerank_response(outcome, description, return_documents=False)
 
     response = encode()
     return {
@@ -108,10 +110,15 @@ async def _gateway_calls(rig: _Rig) -> dict[str, Callable[[], Any]]:
 
 def _engine_parts(rig: _Rig) -> dict[str, Callable[[], Any]]:
     fingerprint = rig.model.description.fingerprint
-    keys = cache_keys(_SECRET, fingerprint, "", 0, rig.passages)
+
+    def keys_of_passages() -> list[bytes]:
+        digests = [text_digest(_SECRET, None, passage) for passage in rig.passages]
+        return cache_keys(namespace_tag(_SECRET, "", 0), _SECRET, fingerprint, digests)
+
+    keys = keys_of_passages()
     vectors = np.ones((NUM_DOCUMENTS, rig.model.description.dimension), np.float32)
     return {
-        "- cache keys": lambda: cache_keys(_SECRET, fingerprint, "", 0, rig.passages),
+        "- cache keys": keys_of_passages,
         "- look-up": lambda: rig.cache.lookup(keys, vectors),
         "- scores and order": lambda: best_first(cosine_scores(vectors, vectors[0])),
     }

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import datetime
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,15 +21,15 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeR
 
 from benchmarks.bm25 import K1, TOKENIZATION, B, Bm25
 from benchmarks.collection import Collection, CollectionError, read_collection
-from benchmarks.machine import current_commit, describe_machine
+from benchmarks.figures import FOLDER, Provenance, Section, merge_into_file
 from benchmarks.measures import measure
 from benchmarks.quality.experiment import DEPTH, METHODS, Client, Ranker
 from benchmarks.quality.report import markdown_table, plot
-from benchmarks.quality.results import QualityRun, merge_into_file
+from benchmarks.server_flags import MEMORY_ONLY
 from e2rank_client import AsyncE2RankClient, E2RankError, Model
 from e2rank_client.local_server import ServerStartError, local_server
 
-_RESULTS = Path(__file__).resolve().parent.parent / "results" / "quality.json"
+_RESULTS = FOLDER / "quality.json"
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -64,6 +63,8 @@ async def measure_collection(
 ) -> dict[str, float]:
     """Rank one collection in all ways; return the figures by their flat names.
 
+    These are `<collection>.<profile>.<first stage>.<method>.<measure>`,
+    `<collection>.<profile>.dense.<measure>` and `<collection>.bm25.<measure>`.
     The method `e2rank` is E2RANK in the profile's own prompt order.
     """
 
@@ -96,9 +97,11 @@ def _server(options: argparse.Namespace, console: Console) -> Iterator[str]:
     if options.address is not None:
         yield options.address
         return
+    # Figures must not depend on vectors that an earlier run left on disk, rounded to float16.
+    arguments = ["--profile", options.profile, *MEMORY_ONLY]
     with contextlib.ExitStack() as stack:
         with console.status("starting the server"):
-            address = stack.enter_context(local_server(["--profile", options.profile]))
+            address = stack.enter_context(local_server(arguments))
         yield address
 
 
@@ -126,27 +129,22 @@ async def measure_all(
 
     Those of a part of the queries are only printed: they would stand for the whole.
     """
-    commit = current_commit()
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     async with AsyncE2RankClient(address) as client:
         await client.wait_until_ready()
         # A server of our own serves nothing else, and --profile may be a file's path.
         model = await client.get_model(options.profile if options.address else "")
+        profile = model.identity.profile
+        provenance = Provenance.of(shown_command(options, profile))
         for collection in collections:
             with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
                 figures = await measure_collection(client, model, collection, progress)
             console.print(markdown_table(figures, collection.name), markup=False)
             if options.queries is not None:
                 continue
-            run = QualityRun(
-                machine=describe_machine(),
-                commit=commit,
-                command=shown_command(options, model.identity.profile),
-                date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                serving=_serving(model),
-                figures=figures,
-            )
-            merged = merge_into_file(options.results, run)["figures"]
+            name = f"{collection.name} {profile}"
+            section = Section(name, provenance, _serving(model), figures)
+            merged = merge_into_file(options.results, section)["figures"]
             plot(merged, collection.name, options.results.with_name(f"{collection.name}.png"))
 
 

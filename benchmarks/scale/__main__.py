@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -21,17 +19,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from benchmarks.machine import current_commit, describe_machine
-from benchmarks.overhead.gateway_cost import DOCUMENT_BYTES, NUM_DOCUMENTS, ON_FAKES
+from benchmarks.figures import FOLDER, Provenance, write
+from benchmarks.overhead.gateway_cost import DOCUMENT_BYTES, NUM_DOCUMENTS
 from benchmarks.overhead.messages import rerank_request
 from benchmarks.overhead.texts import Texts
 from benchmarks.scale.cancellations import cancel_calls
 from benchmarks.scale.load import Point, closed_loop
 from benchmarks.scale.report import markdown_table, plot
 from benchmarks.scale.sizes import measure_sizes
+from benchmarks.server_flags import MEMORY_ONLY, ON_FAKES
 from e2rank_client.local_server import ServerStartError, local_server
 
-_RESULTS = Path(__file__).resolve().parent.parent / "results" / "scale.json"
+_RESULTS = FOLDER / "scale.json"
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 CLIENTS_ON_DEFAULT = (1, 4, 16)
@@ -120,21 +119,13 @@ def _points(points: dict[int, Point]) -> dict[int, dict[str, float]]:
 def run(results: Path, console: Console) -> None:
     """Measure, and write the file and its plot."""
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-    content: dict[str, Any] = {
-        "machine": describe_machine(),
-        "commit": current_commit(),
-        "command": "python -m benchmarks.scale",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+    content = asdict(Provenance.of("python -m benchmarks.scale"))
     with Progress(*columns, console=console) as progress:
-        with local_server(ON_FAKES) as address:
+        with local_server([*ON_FAKES, *MEMORY_ONLY]) as address:
             content["fakes"] = asyncio.run(_measure_on_fakes(address, progress))
-        with local_server() as address:
+        with local_server(MEMORY_ONLY) as address:
             content["default"] = asyncio.run(_measure_on_default(address, progress))
-    results.parent.mkdir(parents=True, exist_ok=True)
-    draft = results.with_suffix(".tmp")
-    draft.write_text(json.dumps(content, indent=2) + "\n")
-    draft.replace(results)
+    write(results, content)
     plot(content, results.with_suffix(".png"))
     console.print(markdown_table(content), markup=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from benchmarks.cache.element_types import (
 from benchmarks.cache.entries import keys_of, unit_vectors
 from benchmarks.cache.hit_rate import Workload, measure_hit_rates
 from benchmarks.cache.lookups import measure_memory_tier
-from benchmarks.cache.results import Section, merge, merge_into_file
 from benchmarks.collection import Collection, CollectionDocument
 from e2rank_client import EmbedResult
 from e2rank_server.embedding_cache.keys import KEY_BYTES
@@ -117,21 +115,6 @@ def test_vectors_are_kept_for_the_collection_that_they_were_made_of(tmp_path: Pa
     np.testing.assert_array_equal(kept.documents, vectors.documents)
     np.testing.assert_array_equal(kept.queries, vectors.queries)
     assert CollectionVectors.load(file, COLLECTION.limited(1)) is None
-
-
-def section(name: str, **figures: float) -> Section:
-    return Section(name, {"cpu": "c"}, "commit", "command", "date", {"entries": 1}, figures)
-
-
-def test_a_section_replaces_its_figures_and_leaves_others(tmp_path: Path) -> None:
-    file = tmp_path / "cache.json"
-    merge_into_file(file, section("memory", a=1, b=2))
-    merge_into_file(file, section("hit_rate", c=0.123456))
-    merge_into_file(file, section("memory", a=3))
-    content = json.loads(file.read_text())
-    assert content["figures"] == {"a": 3, "c": 0.1235}
-    assert [run["name"] for run in content["runs"]] == ["hit_rate", "memory"]
-    assert merge(content, section("memory"))["figures"] == {"c": 0.1235}
 
 
 def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
+from benchmarks.intervals import Estimate, median, ratio_of_medians
 from benchmarks.overhead.echo import NUM_RESULTS, canned_response
-from benchmarks.overhead.intervals import Estimate, median, ratio_of_medians
 from benchmarks.overhead.messages import rerank_request
 from benchmarks.overhead.processes import cpu_seconds, listeners, stopped
-from benchmarks.overhead.results import Section, merge, merge_into_file
 from benchmarks.overhead.texts import Texts
 from e2rank.v1 import rerank_pb2
 
@@ -116,32 +113,3 @@ def test_stopped_processes_do_not_run_until_the_block_ends() -> None:
 def test_an_address_where_nothing_listens_is_an_error() -> None:
     with pytest.raises(LookupError, match=r"at 127\.0\.0\.1:1"):
         listeners("127.0.0.1:1")
-
-
-# Results
-
-
-def section(name: str, **figures: float) -> Section:
-    estimates = {key: Estimate(value, value / 2, value * 2, 30) for key, value in figures.items()}
-    return Section(name, {"cores": 2}, "abc", f"run {name}", "2026-01-01", {}, estimates)
-
-
-def test_a_section_replaces_its_own_figures_and_no_others() -> None:
-    content = merge({}, section("gateway", old=1.0, ratio=2.0))
-    content = merge(content, section("default", other=3.0))
-    content = merge(content, section("gateway", ratio=4.123456))
-
-    assert content["figures"] == {"other": 3.0, "ratio": 4.123}
-    assert content["intervals"]["ratio"] == {"low": 2.062, "high": 8.247, "iterations": 30}
-    assert {run["name"]: run["figures"] for run in content["runs"]} == {
-        "default": ["other"],
-        "gateway": ["ratio"],
-    }
-
-
-def test_results_are_merged_into_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "results" / "overhead.json"
-    merge_into_file(file, section("gateway", ratio=1.0))
-    merge_into_file(file, section("default", other=2.0))
-    assert json.loads(file.read_text())["figures"] == {"other": 2.0, "ratio": 1.0}
-    assert list(file.parent.iterdir()) == [file]

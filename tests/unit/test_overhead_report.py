@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("matplotlib")  # not in the environment of the fast tests alone
 
-from benchmarks.overhead.intervals import Estimate
+from benchmarks.intervals import Estimate
 from benchmarks.overhead.report import TARGETS, headlines, markdown_table, plot
 
 

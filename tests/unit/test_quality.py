@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from benchmarks.collection import (
     read_collection,
 )
 from benchmarks.quality.experiment import DEPTH, METHODS, Ranker
-from benchmarks.quality.results import QualityRun, merge, merge_into_file
 from e2rank_client import (
     Document,
     E2RankOptions,
@@ -197,33 +195,3 @@ def test_limiting_queries_keeps_all_documents() -> None:
     limited = make_collection().limited(1)
     assert list(limited.queries) == list(limited.qrels) == ["q-red"]
     assert len(limited.documents) == 200
-
-
-def make_run(command: str, **figures: float) -> QualityRun:
-    return QualityRun({"cpu": "c"}, "abc", command, "2026-01-01", {"dtype": "float32"}, figures)
-
-
-def test_merging_replaces_figures_of_the_same_name_and_keeps_the_others() -> None:
-    first = merge({}, make_run("one", a=0.1, b=0.2))
-    second = merge(first, make_run("two", b=0.3))
-    assert second["figures"] == {"a": 0.1, "b": 0.3}
-    assert [(r["command"], r["figures"]) for r in second["runs"]] == [
-        ("one", ["a"]),
-        ("two", ["b"]),
-    ]
-    assert second["command"] == "two"
-
-
-def test_a_run_all_of_whose_figures_were_replaced_is_dropped() -> None:
-    content = merge(merge({}, make_run("one", a=0.1)), make_run("two", a=0.2))
-    assert [run["command"] for run in content["runs"]] == ["two"]
-
-
-def test_results_are_merged_into_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "results" / "quality.json"
-    merge_into_file(file, make_run("one", a=0.1))
-    merge_into_file(file, make_run("two", b=0.2))
-    content = json.loads(file.read_text())
-    assert content["figures"] == {"a": 0.1, "b": 0.2}
-    assert content.keys() >= {"machine", "commit", "command", "date", "figures"}
-    assert [path.name for path in file.parent.iterdir()] == ["quality.json"]
