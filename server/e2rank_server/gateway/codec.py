@@ -245,11 +245,14 @@ def _decode_documents(
     documents = []
     for index, message in enumerate(messages):
         name, text, title = message.id, message.text, message.title
+        # A text, or the id of a stored document alone, or a vector with an id.
+        is_plain = (
+            not text.isspace() if text else name and not title and not message.HasField("text")
+        )
         if (
-            len(name) > max_name_length
+            not is_plain
+            or len(name) > max_name_length
             or len(text) + len(title) > max_document_length
-            or not text
-            or text.isspace()
         ):
             _check_document(index, message, limits, violations)
         score = message.first_stage_score if message.HasField("first_stage_score") else None
