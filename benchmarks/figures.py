@@ -43,7 +43,7 @@ class Section:
     figures: Figures
 
 
-def value(figure: float | Estimate) -> float:
+def value_of(figure: float | Estimate) -> float:
     """Return a figure without its interval."""
     return figure.value if isinstance(figure, Estimate) else figure
 
@@ -68,7 +68,7 @@ def merge(existing: Mapping[str, Any], section: Section) -> dict[str, Any]:
         part: {name: each for name, each in existing.get(part, {}).items() if name in names}
         for part in ("figures", "intervals")
     }
-    figures = {name: _rounded(value(each)) for name, each in section.figures.items()}
+    figures = {name: _rounded(value_of(each)) for name, each in section.figures.items()}
     intervals = {
         name: _interval(each)
         for name, each in section.figures.items()

@@ -1,10 +1,12 @@
 """Measures the embedding cache: how fast, how large, how well it chooses, what rounding costs.
 
-    python -m benchmarks.cache [FOLDER] [--only memory hit_rate second_tiers element_types]
+    python -m benchmarks.cache [FOLDER] [--only memory hit_rate second_tiers by_id element_types]
 
 memory: a look-up of 100 keys among a million, and memory over the raw vectors.
 hit_rate: requests by Zipf's law mixed with scans, beside an LRU.
 second_tiers: the same look-up in LMDB and in a Valkey of its own.
+by_id: reranks of stored documents by their ids alone, beside the same by their
+texts, through a gateway on fakes.
 element_types: needs FOLDER, a collection in BEIR layout; its best 100 of BM25
 ranked by cosine with vectors as float16 and int8, beside float32.
 """
@@ -24,7 +26,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from benchmarks.cache import lookups, report
+from benchmarks.cache import by_id, lookups, report
 from benchmarks.cache.element_types import (
     CollectionVectors,
     embed_collection,
@@ -32,14 +34,14 @@ from benchmarks.cache.element_types import (
 )
 from benchmarks.cache.hit_rate import Workload, measure_hit_rates
 from benchmarks.collection import Collection, CollectionError, read_collection
-from benchmarks.figures import FOLDER, Provenance, Section, merge_into_file
+from benchmarks.figures import FOLDER, Figures, Provenance, Section, merge_into_file
 from benchmarks.server_flags import MEMORY_ONLY
 from e2rank_client import E2RankClient, E2RankError
 from e2rank_client.local_server import ServerStartError, local_server
 
 _RESULTS = FOLDER / "cache.json"
 _VECTORS_FOLDER = Path("data") / "bench-cache"
-Measured = tuple[dict[str, Any], dict[str, float]]
+Measured = tuple[dict[str, Any], Figures]
 """Of what, and the figures."""
 
 
@@ -57,14 +59,30 @@ def _measure_second_tiers(_: argparse.Namespace, progress: Progress) -> Measured
     return conditions, asyncio.run(coroutine)
 
 
+def _measure_by_id(_: argparse.Namespace, progress: Progress) -> Measured:
+    task = progress.add_task("by id ÷ by text", total=by_id.STEPS)
+    conditions = {
+        "documents": by_id.NUM_DOCUMENTS,
+        "document_bytes": by_id.DOCUMENT_BYTES,
+        "embedder": "FAKE",
+        "tokenizer": "IN_PROCESS",
+        "load_before": _load(),
+    }
+    return conditions, asyncio.run(by_id.measure_by_id(lambda: progress.advance(task)))
+
+
 def _lookup_conditions(entries: int) -> dict[str, Any]:
     return {
         "entries": entries,
         "dimension": lookups.DIMENSION,
         "element_type": str(lookups.ELEMENT_TYPE),
         "lookups": lookups.LOOKUPS,
-        "load_before": round(os.getloadavg()[0], 1),
+        "load_before": _load(),
     }
+
+
+def _load() -> float:
+    return round(os.getloadavg()[0], 1)
 
 
 def _measure_hit_rates(_: argparse.Namespace, progress: Progress) -> Measured:
@@ -89,6 +107,7 @@ SECTIONS: Mapping[str, Callable[[argparse.Namespace, Progress], Measured]] = {
     "memory": _measure_memory,
     "hit_rate": _measure_hit_rates,
     "second_tiers": _measure_second_tiers,
+    "by_id": _measure_by_id,
     "element_types": _measure_element_types,
 }
 
@@ -171,6 +190,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
         console.print(report.table(figures), markup=False, highlight=False)
         report.plot_hit_rates(merged, options.results.with_name("cache_hit_rate.png"))
         report.plot_lookups(merged, options.results.with_name("cache_lookup.png"))
+        report.plot_by_id(merged, options.results.with_name("cache_by_id.png"))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -181,7 +201,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("cache: interrupted", file=sys.stderr)
         return 130
-    except (CollectionError, ServerStartError, E2RankError) as error:
+    except (CollectionError, ServerStartError, E2RankError, by_id.UnequalAnswersError) as error:
         print(f"cache: {error}", file=sys.stderr)
         return 1
     return 0

