@@ -15,7 +15,9 @@ from benchmarks.overhead.echo import NUM_RESULTS, canned_response
 from benchmarks.overhead.messages import rerank_request
 from benchmarks.overhead.processes import cpu_seconds, listeners, stopped
 from benchmarks.overhead.texts import Texts
+from benchmarks.server_flags import MEMORY_ONLY, ON_FAKES
 from e2rank.v1 import rerank_pb2
+from e2rank_server.settings import read_settings
 
 # Ratios
 
@@ -113,3 +115,9 @@ def test_stopped_processes_do_not_run_until_the_block_ends() -> None:
 def test_an_address_where_nothing_listens_is_an_error() -> None:
     with pytest.raises(LookupError, match=r"at 127\.0\.0\.1:1"):
         listeners("127.0.0.1:1")
+
+
+def test_servers_under_measurement_find_nothing_that_an_earlier_one_left() -> None:
+    settings = read_settings([*ON_FAKES, *MEMORY_ONLY], {})
+    assert (settings.second_tier, settings.document_store) == ("off", "off")
+    assert (settings.embedder, settings.tokenizer) == ("fake", "in-process")
