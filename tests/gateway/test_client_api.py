@@ -43,6 +43,7 @@ from e2rank_client import (
     PromptTooLongError,
     QuotaExceededError,
     ScoreScaling,
+    SecondTierState,
     ServerError,
     UnavailableError,
     UnknownDocumentsError,
@@ -284,6 +285,15 @@ async def test_models_are_described(server: CannedServer, client: Any) -> None:
         compute_dtype="float32",
         limits=model_pb2.ModelLimits(max_documents_per_request=10, max_prompt_documents=4),
         load=model_pb2.ModelLoad(is_serving=True, running_tokens=12),
+        cache=model_pb2.CacheStats(
+            hits=7,
+            second_tier=model_pb2.SecondTierStats(
+                tier="CACHE_TIER_DISK",
+                state="SECOND_TIER_STATE_AWAY",
+                timeouts=3,
+                writes=model_pb2.SecondTierWrites(state="SECOND_TIER_STATE_AVAILABLE", written=5),
+            ),
+        ),
     )
     server.answer = model_pb2.GetModelResponse(model=wire)
     model = await client.get_model("small")
@@ -297,6 +307,10 @@ async def test_models_are_described(server: CannedServer, client: Any) -> None:
     assert model.default_prompt_order is PromptOrder.FIRST_STAGE
     assert model.limits.max_documents_per_request == 10
     assert model.load == ModelLoad(is_serving=True, running_tokens=12, waiting_tokens=0)
+    assert model.cache.hits == 7
+    tier = model.cache.second_tier
+    assert (tier.tier, tier.state, tier.timeouts) == (CacheTier.DISK, SecondTierState.AWAY, 3)
+    assert (tier.writes.state, tier.writes.written) == (SecondTierState.AVAILABLE, 5)
 
     server.answer = model_pb2.ListModelsResponse(models=[wire, wire])
     assert await client.list_models() == (model, model)

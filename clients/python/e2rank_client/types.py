@@ -117,6 +117,17 @@ class WarningCode(StrEnum):
     DOCUMENTS_NOT_EMBEDDED = "DOCUMENTS_NOT_EMBEDDED"
 
 
+class SecondTierState(StrEnum):
+    """Whether calls are made to a second tier of the cache."""
+
+    UNRECOGNISED = "UNRECOGNISED"
+    AVAILABLE = "AVAILABLE"
+    AWAY = "AWAY"
+    """It failed; it is tried again after a pause."""
+    PROBING = "PROBING"
+    """One call tries whether it is back."""
+
+
 class HealthStatus(StrEnum):
     """What a server says of itself (grpc.health.v1)."""
 
@@ -393,6 +404,53 @@ class ModelLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondTierWrites:
+    """How writing to a second tier goes; see SecondTierWrites in protos/e2rank/v1/model.proto."""
+
+    state: SecondTierState
+    written: int
+    dropped: int
+    errors: int
+    pending: int
+    pending_bytes: int
+    pending_purges: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecondTierStats:
+    """How a cache's second tier does; see SecondTierStats in protos/e2rank/v1/model.proto."""
+
+    tier: CacheTier
+    state: SecondTierState
+    hits: int
+    misses: int
+    rejected: int
+    timeouts: int
+    errors: int
+    skipped: int
+    writes: SecondTierWrites
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """How a model's cache does in the gateway process that answered.
+
+    Counts are documents since that process began; CacheStats in
+    protos/e2rank/v1/model.proto explains each. `second_tier` is None if there
+    is memory alone.
+    """
+
+    hits: int
+    misses: int
+    evictions: int
+    rejected: int
+    entries: int
+    resident_bytes: int
+    max_bytes: int
+    second_tier: SecondTierStats | None
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A profile that the server serves."""
 
@@ -404,3 +462,4 @@ class Model:
     compute_dtype: str
     limits: ModelLimits
     load: ModelLoad
+    cache: CacheStats

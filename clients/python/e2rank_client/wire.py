@@ -13,6 +13,7 @@ from e2rank.v1 import document_pb2, embedding_pb2, model_pb2, rerank_pb2, types_
 from e2rank_client.errors import unreadable_answer
 from e2rank_client.types import (
     AnswerWarning,
+    CacheStats,
     CacheTier,
     Document,
     E2RankOptions,
@@ -36,6 +37,9 @@ from e2rank_client.types import (
     RerankTimings,
     RerankUsage,
     ScoreScaling,
+    SecondTierState,
+    SecondTierStats,
+    SecondTierWrites,
     StoredDocument,
     TokenizerBackend,
     Vector,
@@ -218,11 +222,52 @@ def model_from_wire(wire: model_pb2.Model) -> Model:
         compute_dtype=wire.compute_dtype,
         limits=ModelLimits(**_counts(wire.limits)),
         load=_load(wire.load),
+        cache=_cache_stats(wire.cache),
     )
 
 
 def _load(wire: model_pb2.ModelLoad) -> ModelLoad:
     return ModelLoad(wire.is_serving, wire.running_tokens, wire.waiting_tokens)
+
+
+def _cache_stats(wire: model_pb2.CacheStats) -> CacheStats:
+    return CacheStats(
+        hits=wire.hits,
+        misses=wire.misses,
+        evictions=wire.evictions,
+        rejected=wire.rejected,
+        entries=wire.entries,
+        resident_bytes=wire.resident_bytes,
+        max_bytes=wire.max_bytes,
+        second_tier=_second_tier(wire.second_tier) if wire.HasField("second_tier") else None,
+    )
+
+
+def _second_tier(wire: model_pb2.SecondTierStats) -> SecondTierStats:
+    writes = wire.writes
+    return SecondTierStats(
+        tier=_cache_tier(wire.tier),
+        state=_second_tier_state(wire.state),
+        hits=wire.hits,
+        misses=wire.misses,
+        rejected=wire.rejected,
+        timeouts=wire.timeouts,
+        errors=wire.errors,
+        skipped=wire.skipped,
+        writes=SecondTierWrites(
+            state=_second_tier_state(writes.state),
+            written=writes.written,
+            dropped=writes.dropped,
+            errors=writes.errors,
+            pending=writes.pending,
+            pending_bytes=writes.pending_bytes,
+            pending_purges=writes.pending_purges,
+        ),
+    )
+
+
+def _second_tier_state(number: int) -> SecondTierState:
+    return _enum(SecondTierState, model_pb2.SecondTierState, "SECOND_TIER_STATE_", number)
 
 
 def _ranked_document(wire: rerank_pb2.RerankResult) -> RankedDocument:
