@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from benchmarks.figures import FOLDER, Provenance, write
+from benchmarks.intervals import ratio_of_medians
 from benchmarks.overhead.gateway_cost import DOCUMENT_BYTES, NUM_DOCUMENTS
 from benchmarks.overhead.messages import rerank_request
 from benchmarks.overhead.texts import Texts
@@ -34,6 +37,8 @@ _RESULTS = FOLDER / "scale.json"
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 CLIENTS_ON_DEFAULT = (1, 4, 16)
+PROCESS_CLIENTS = 16
+PROCESS_ROUNDS = 6
 CANDIDATES = (10, 30, 100, 300, 1000)
 CANCELLATIONS = 1000
 CANCELLATIONS_PER_MINUTE = 1000
@@ -87,6 +92,25 @@ async def _measure_on_fakes(address: str, progress: Progress) -> dict[str, Any]:
     }
 
 
+async def _measure_processes(one: str, two: str, progress: Progress) -> dict[str, Any]:
+    """Compare one gateway process with two, in turns; here they share the cores with the load."""
+    requests = _Requests().of(NUM_DOCUMENTS)
+    rates: dict[str, list[float]] = {one: [], two: []}
+    cores: dict[str, list[float]] = {one: [], two: []}
+    for _ in _steps(range(PROCESS_ROUNDS), "processes", progress):
+        for address in (one, two):
+            point = await closed_loop(address, requests, clients=PROCESS_CLIENTS, seconds=_SECONDS)
+            rates[address].append(point.requests_per_second)
+            cores[address].append(point.cores)
+    ratio = ratio_of_medians(rates[two], rates[one])
+    return {
+        "two_over_one_requests_per_second": asdict(ratio),
+        "cores_of_one": float(np.median(cores[one])),
+        "cores_of_two": float(np.median(cores[two])),
+        "cores_of_the_machine": os.cpu_count(),
+    }
+
+
 async def _measure_on_default(address: str, progress: Progress) -> dict[str, Any]:
     requests = _Requests().of(NUM_DOCUMENTS)
     clients = {}
@@ -123,6 +147,11 @@ def run(results: Path, console: Console) -> None:
     with Progress(*columns, console=console) as progress:
         with local_server([*ON_FAKES, *MEMORY_ONLY]) as address:
             content["fakes"] = asyncio.run(_measure_on_fakes(address, progress))
+        with (
+            local_server([*ON_FAKES, *MEMORY_ONLY]) as one,
+            local_server([*ON_FAKES, *MEMORY_ONLY, "--processes", "2"]) as two,
+        ):
+            content["processes"] = asyncio.run(_measure_processes(one, two, progress))
         with local_server(MEMORY_ONLY) as address:
             content["default"] = asyncio.run(_measure_on_default(address, progress))
     write(results, content)

@@ -30,6 +30,14 @@ def markdown_table(content: Mapping[str, Any]) -> str:
     sizes = fakes["message_mib_to_p50_ms"].items()
     lines.append("messages: " + ", ".join(f"{mib} MiB {ms:.0f} ms" for mib, ms in sizes))
     lines.append(f"one byte too many: {fakes['one_byte_too_many']}")
+    processes = content["processes"]
+    ratio = processes["two_over_one_requests_per_second"]
+    lines.append(
+        f"two processes ÷ one, requests/s: {ratio['value']:.2f} ({ratio['low']:.2f} to "
+        f"{ratio['high']:.2f}), on {processes['cores_of_two']:.2f} and "
+        f"{processes['cores_of_one']:.2f} of {processes['cores_of_the_machine']} cores, "
+        "which the load shares"
+    )
     for name, part in (("fakes", fakes), ("default profile", default)):
         cancelled = part["cancellations"]
         lines.append(f"{cancelled['cancelled']} cancellations on {name}:")

@@ -60,10 +60,17 @@ def test_plot_and_table_show_all_that_was_measured(tmp_path: Path) -> None:
             "cancellations": cancelled,
         },
         "default": {"clients": series, "cancellations": cancelled},
+        "processes": {
+            "two_over_one_requests_per_second": {"value": 1.5, "low": 1.25, "high": 1.75},
+            "cores_of_one": 0.875,
+            "cores_of_two": 1.25,
+            "cores_of_the_machine": 2,
+        },
     }
     table = markdown_table(content)
     assert "| 64 | 1.5 | 4 | 700 | 1.3e+03 | 0.9 |" in table
     assert "32 MiB 250 ms" in table
+    assert "1.50 (1.25 to 1.75), on 1.25 and 0.88 of 2 cores" in table
     assert "after: {'open_files': 21}" in table
     plot(content, tmp_path / "scale.png")
     assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
