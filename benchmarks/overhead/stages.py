@@ -26,7 +26,7 @@ from benchmarks.server_flags import ON_FAKES
 from e2rank.v1 import rerank_pb2
 from e2rank_server.app import prepare, start_tokenizers
 from e2rank_server.embedder.fake import FakeEmbedder
-from e2rank_server.embedding_cache.keys import cache_keys, namespace_tag, text_digest
+from e2rank_server.embedding_cache.keys import TextHasher, cache_keys, namespace_tag
 from e2rank_server.embedding_cache.memory import MemoryEmbeddingCache
 from e2rank_server.engine.admission import WorkGate
 from e2rank_server.engine.model import ServedModel
@@ -109,10 +109,10 @@ async def _gateway_calls(rig: _Rig) -> dict[str, Callable[[], Any]]:
 
 
 def _engine_parts(rig: _Rig) -> dict[str, Callable[[], Any]]:
-    fingerprint = rig.model.description.fingerprint
+    fingerprint, hasher = rig.model.description.fingerprint, TextHasher(_SECRET)
 
     def keys_of_passages() -> list[bytes]:
-        digests = [text_digest(_SECRET, None, passage) for passage in rig.passages]
+        digests = [hasher.digest(None, passage) for passage in rig.passages]
         return cache_keys(namespace_tag(_SECRET, "", 0), _SECRET, fingerprint, digests)
 
     keys = keys_of_passages()

@@ -35,14 +35,30 @@ def namespace_tag(secret: bytes, namespace: str, epoch: int) -> bytes:
     return _hash(secret, b"namespace", TAG_BYTES, namespace.encode(), str(epoch).encode())
 
 
+class TextHasher:
+    """Names documents' texts, a hundred a request: what all have in common is hashed once."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._titled = _empty_hash(secret, b"text", DIGEST_BYTES)
+        self._untitled = self._titled.copy()
+        self._untitled.update(bytes(_LENGTH_BYTES))
+
+    def digest(self, title: str | None, text: str) -> bytes:
+        """Return what names a text in all namespaces and models, `DIGEST_BYTES`."""
+        if title:
+            first = title.encode()
+            hasher = self._titled.copy()
+            # The title's length tells where the text begins.
+            hasher.update(len(first).to_bytes(_LENGTH_BYTES, "little") + first)
+        else:
+            hasher = self._untitled.copy()
+        hasher.update(text.encode())
+        return hasher.digest()
+
+
 def text_digest(secret: bytes, title: str | None, text: str) -> bytes:
-    """Return what names a document's text in all namespaces and models, `DIGEST_BYTES`."""
-    first = (title or "").encode()
-    hasher = _empty_hash(secret, b"text", DIGEST_BYTES).copy()
-    # The title's length tells where the text begins; a hundred of these are made a request.
-    hasher.update(len(first).to_bytes(_LENGTH_BYTES, "little") + first)
-    hasher.update(text.encode())
-    return hasher.digest()
+    """Return `TextHasher.digest` of one text."""
+    return TextHasher(secret).digest(title, text)
 
 
 def cache_keys(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
-from e2rank_server.embedding_cache.keys import cache_keys, namespace_tag, text_digest
+from e2rank_server.embedding_cache.keys import TextHasher, cache_keys, namespace_tag
 from e2rank_server.embedding_cache.protocol import EmbeddingCache, Place
 from e2rank_server.engine.admission import estimate_tokens
 from e2rank_server.engine.concurrency import SharedTask, run_all
@@ -29,6 +29,8 @@ _TIERS = {
     Place.DISK: CacheTier.DISK,
     Place.SHARED: CacheTier.SHARED,
 }
+# NumPy compares with an enumeration's member at length.
+_IN_MEMORY = int(Place.MEMORY)
 CACHED = frozenset({CacheTier.MEMORY, CacheTier.DISK, CacheTier.SHARED})
 """Where a cached vector may come from."""
 
@@ -75,7 +77,7 @@ class Sought:
             self.vectors[self.rows] = self.gathered
         self.missing = {}
         # Most are in memory, which is what `tiers` says until here.
-        for at in np.flatnonzero(self.places != Place.MEMORY).tolist():
+        for at in np.flatnonzero(self.places != _IN_MEMORY).tolist():
             row = self.rows[at]
             self.tiers[row] = _TIERS[self.places[at]]
             if self.places[at] == Place.NOWHERE:
@@ -134,6 +136,7 @@ class DocumentVectors:
         self._cache = cache
         self._writes = _JointWrites(cache, epoch_of)
         self._secret = secret
+        self._hasher = TextHasher(secret)
         self._epoch_of = epoch_of
         self._in_flight: dict[bytes, SharedTask[_Embedded]] = {}
 
@@ -146,16 +149,12 @@ class DocumentVectors:
         scope = _Scope(namespace, self._epoch_of(namespace))
         vectors = np.empty((len(documents), self._profile.dimension), dtype=np.float32)
         tiers = [CacheTier.MEMORY] * len(documents)
-        rows = []
-        for row, document in enumerate(documents):
-            if document.vector is None:
-                rows.append(row)
-            else:
-                vectors[row] = document.vector
-                tiers[row] = CacheTier.CALLER
-        keys = self._keys(scope, [documents[row] for row in rows])
-        # With no vector from the caller, `rows` are all rows and need no gather.
-        gathered = vectors if len(rows) == len(documents) else vectors[rows]
+        rows: Sequence[int] = range(len(documents))
+        gathered, unknown = vectors, documents
+        if any(document.vector is not None for document in documents):
+            rows = _take_callers_vectors(documents, vectors, tiers)
+            gathered, unknown = vectors[rows], [documents[row] for row in rows]
+        keys = self._keys(scope, unknown)
         places = await self._cache.lookup_memory(keys, gathered)
         sought = Sought(scope, documents, vectors, tiers, rows, keys, gathered, places)
         sought.take_note()
@@ -172,13 +171,10 @@ class DocumentVectors:
         sought.lookup_seconds += time.monotonic() - started
 
     def _keys(self, scope: _Scope, documents: Sequence[Document]) -> list[bytes]:
-        secret = self._secret
-        digests = [
-            document.digest or text_digest(secret, document.title, document.text or "")
-            for document in documents
-        ]
-        tag = namespace_tag(secret, scope.namespace, scope.epoch)
-        return cache_keys(tag, secret, self._fingerprint, digests)
+        digest_of = self._hasher.digest
+        digests = [each.digest or digest_of(each.title, each.text or "") for each in documents]
+        tag = namespace_tag(self._secret, scope.namespace, scope.epoch)
+        return cache_keys(tag, self._secret, self._fingerprint, digests)
 
     async def complete(self, sought: Sought, priority: int = 0) -> Found:
         """Make the missing vectors; a text that is being embedded already is joined."""
@@ -273,6 +269,20 @@ class _JointWrites:
         if current:
             keys, vectors = zip(*current, strict=True)
             await self._cache.store(keys, np.concatenate(vectors))
+
+
+def _take_callers_vectors(
+    documents: Sequence[Document], vectors: FloatArray, tiers: list[CacheTier]
+) -> list[int]:
+    """Write the vectors that came with documents; return the rows that have none."""
+    rows = []
+    for row, document in enumerate(documents):
+        if document.vector is None:
+            rows.append(row)
+        else:
+            vectors[row] = document.vector
+            tiers[row] = CacheTier.CALLER
+    return rows
 
 
 def num_bytes(document: Document) -> int:

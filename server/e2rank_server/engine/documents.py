@@ -18,7 +18,7 @@ from e2rank_server.document_store.protocol import (
     PutOutcome,
     StoredDocument,
 )
-from e2rank_server.embedding_cache.keys import text_digest
+from e2rank_server.embedding_cache.keys import TextHasher
 from e2rank_server.engine.model import ServedModel
 from e2rank_server.engine.namespace_epochs import NamespaceEpochs
 from e2rank_server.errors import E2RankError, InvalidRequestError, UnavailableError
@@ -83,7 +83,7 @@ class DocumentsEngine:
     ) -> None:
         self._store = store
         self._epochs = epochs
-        self._secret = secret
+        self._hasher = TextHasher(secret)
         self._max_answer_bytes = max_answer_bytes
 
     async def put(self, request: PutRequest, models: Sequence[ServedModel]) -> PutReport:
@@ -143,7 +143,7 @@ class DocumentsEngine:
         stored = []
         for document in documents:
             text = document.text or ""
-            digest = text_digest(self._secret, document.title, text)
+            digest = self._hasher.digest(document.title, text)
             stored.append(StoredDocument(document.id, text, document.title, digest))
         return stored
 

@@ -11,7 +11,6 @@ All candidates are scored although only the first few are in the prompt
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -309,16 +308,16 @@ async def _run_beside(
 
 def _outcome(run: _Run, results: Sequence[RankedDocument], found: Found | None) -> RerankOutcome:
     """Put the answer together; `found` is None if there were no candidates."""
-    count = Counter(found.tiers if found is not None else ())
+    tiers = found.tiers if found is not None else ()
     return RerankOutcome(
         results=results,
         method=Method.COSINE if run.plan is None else Method.E2RANK,
         usage=RerankUsage(
             prompt_tokens=run.prompt_tokens,
             document_tokens=found.num_tokens if found is not None else 0,
-            documents_from_caller=count[CacheTier.CALLER],
-            documents_cached=sum(count[tier] for tier in CACHED),
-            documents_embedded=count[CacheTier.COMPUTED],
+            documents_from_caller=tiers.count(CacheTier.CALLER),
+            documents_cached=sum(map(tiers.count, CACHED)),
+            documents_embedded=tiers.count(CacheTier.COMPUTED),
             documents_truncated=found.num_truncated_texts if found is not None else 0,
             prompt_documents=run.prompt_documents,
             prompt_documents_truncated=run.prompt_documents_truncated,
