@@ -85,7 +85,7 @@ class Prompter:
         results: dict[int, PromptTokens] = {}
         pending = dict(enumerate(zip(prompts, tokenized, strict=True)))
         attempt = 0
-        while pending:
+        while True:
             shorter: dict[int, Prompt] = {}
             for index, (prompt, tokens) in pending.items():
                 excess = len(tokens.token_ids) - (prompt.max_tokens or len(tokens.token_ids))
@@ -93,6 +93,8 @@ class Prompter:
                     results[index] = _prompt_tokens(prompt, tokens)
                 else:
                     shorter[index] = _shorten(prompt, tokens, excess << attempt)
+            if not shorter:
+                break
             tokenized = self._tokenizer.tokenize([prompt.segments for prompt in shorter.values()])
             pending = dict(zip(shorter, zip(shorter.values(), tokenized, strict=True), strict=True))
             attempt += 1
