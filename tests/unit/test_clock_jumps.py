@@ -30,7 +30,7 @@ async def rerank_and_keep(model: ServedModel, request: RerankRequest) -> CacheTi
     while True:
         statistics = model.second_tier_statistics
         assert statistics is not None
-        if not statistics.writes.pending:
+        if not statistics.writes.waiting:
             return outcome.results[0].cache_tier
         await asyncio.sleep(0.001)
 
