@@ -337,10 +337,8 @@ class Load:
         for client in self._replicas:
             try:
                 await self.history.look(client)
-            except UnavailableError as error:
-                # Puts without a pause may overtake each attempt to serve a rerank.
-                if "changed in each of" not in str(error):
-                    self.num_refused += 1
+            except UnavailableError:
+                self.num_refused += 1
 
     async def goes_on(self) -> None:
         """Wait until there are more answers of each kind, or refusals."""

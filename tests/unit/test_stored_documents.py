@@ -165,15 +165,23 @@ async def test_a_text_that_changes_while_it_is_read_begins_the_request_anew(
     assert outcome.results[0].relevance_score == alone.results[0].relevance_score
 
 
-async def test_texts_that_always_change_are_unavailable(rig: EngineRig) -> None:
+async def test_texts_that_always_change_are_read_at_once_with_their_digests(
+    rig: EngineRig,
+) -> None:
     versions = iter(range(100))
+    last = ""
 
     async def replace() -> None:
-        await rig.store.put("", [stored("a", f"version {next(versions)}")])
+        nonlocal last
+        last = f"version {next(versions)}"
+        await rig.store.put("", [stored("a", last)])
 
     rig.store.before_get = replace
-    with pytest.raises(UnavailableError, match="changed in each of 5 attempts"):
-        await rig.model.rerank(RerankRequest("q", named("a")))
+    request = RerankRequest("version", named("a"), options=E2RankOptions(), return_documents=True)
+    [result] = (await rig.model.rerank(request)).results
+    assert result.document.text == last
+    alone = RerankRequest("version", documents(last), options=E2RankOptions())
+    assert result.relevance_score == (await rig.model.rerank(alone)).results[0].relevance_score
     assert rig.gate.running_tokens == 0
 
 
@@ -187,7 +195,7 @@ async def test_a_store_that_is_away_fails_names_and_nothing_else(rig: EngineRig)
 async def test_without_a_store_names_are_an_error() -> None:
     none = StoredDocuments(None, 1)
     with pytest.raises(InvalidRequestError, match=r"documents\[1\]: .* stores none"):
-        await none.resolve("", [*documents("x"), *named("a")], drop_unknown=True)
+        await none.resolve("", [*documents("x"), *named("a")], drop_unknown=True, at_once=False)
 
 
 async def test_texts_to_read_are_bounded(rig: EngineRig) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import numpy as np
 
@@ -88,16 +89,17 @@ class EmbeddingEngine:
     async def _embed_documents(
         self, request: EmbedRequest, first: int, timings: Timings
     ) -> EmbedOutcome:
-        return await self._stored.steadily(lambda: self._embed_steady(request, first, timings))
+        return await self._stored.steadily(partial(self._embed_steady, request, first, timings))
 
     async def _embed_steady(
-        self, request: EmbedRequest, first: int, timings: Timings
+        self, request: EmbedRequest, first: int, timings: Timings, at_once: bool
     ) -> EmbedOutcome:
         """Embed a slice of documents that do not change meanwhile."""
         resolved = await self._stored.resolve(
             request.namespace,
             [_document(each) for each in request.inputs[first : first + _TEXTS_PER_SLICE]],
             drop_unknown=request.drop_unknown,
+            at_once=at_once,
             field="inputs",
             first=first,
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
@@ -118,13 +119,16 @@ class RerankEngine:
             OverloadedError, UnavailableError: see errors.py.
         """
         started = time.monotonic()
-        outcome = await self._stored.steadily(lambda: self._rerank(request))
+        outcome = await self._stored.steadily(partial(self._rerank, request))
         outcome.timings.total_seconds = time.monotonic() - started
         return outcome
 
-    async def _rerank(self, request: RerankRequest) -> RerankOutcome:
+    async def _rerank(self, request: RerankRequest, at_once: bool) -> RerankOutcome:
         resolved = await self._stored.resolve(
-            request.namespace, request.documents, drop_unknown=request.drop_unknown
+            request.namespace,
+            request.documents,
+            drop_unknown=request.drop_unknown,
+            at_once=at_once,
         )
         run = _Run(request, resolved, self._plan(request, len(resolved.documents)))
         run.timings.store_seconds = resolved.seconds

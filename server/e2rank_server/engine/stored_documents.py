@@ -3,7 +3,8 @@
 First only the digests of their texts are read, which are enough to find their
 vectors; the texts of those that are shown in a prompt or have to be embedded
 come later. A document that was replaced in between fails that second read, and
-the request begins anew: a text is never paired with another text's vector.
+the request begins anew: a text is never paired with another text's vector. If
+that happens again, texts are read at once with their digests.
 """
 
 from __future__ import annotations
@@ -13,18 +14,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from e2rank_server.document_store.protocol import DocumentStore
-from e2rank_server.errors import (
-    FieldViolation,
-    InvalidRequestError,
-    UnavailableError,
-    UnknownDocumentsError,
-)
+from e2rank_server.document_store.protocol import DocumentStore, StoredDocument
+from e2rank_server.errors import FieldViolation, InvalidRequestError, UnknownDocumentsError
 from e2rank_server.types import Document
 
 T = TypeVar("T")
 
-_MAX_ATTEMPTS = 5
+# With digests first, before all is read at once: that costs more, but cannot fail.
+_FRUGAL_ATTEMPTS = 2
 
 
 class _ChangedError(Exception):
@@ -60,16 +57,18 @@ class StoredDocuments:
         documents: Sequence[Document],
         *,
         drop_unknown: bool,
+        at_once: bool,
         field: str = "documents",
         first: int = 0,
     ) -> Resolved:
-        """Find what is named by id; the texts stay unread.
+        """Find what is named by id; the texts stay unread unless all are wanted `at_once`.
 
         The documents are those of the request's `field` from position `first`.
 
         Raises:
             UnknownDocumentsError: some are not stored, and are not to be dropped.
-            InvalidRequestError: this server has no store.
+            InvalidRequestError: this server has no store, or the texts exceed what a
+                request may hold.
             UnavailableError: the store is away.
         """
         rows = [
@@ -81,10 +80,9 @@ class StoredDocuments:
             positions: Sequence[int] = range(first, first + len(documents))
             return Resolved(list(documents), positions, (), 0, 0.0)
         started = time.monotonic()
-        digests = await self._get_store(field, first + rows[0]).digests(
-            namespace, [documents[row].id for row in rows]
-        )
-        unknown = [row for row, digest in zip(rows, digests, strict=True) if digest is None]
+        store = self._get_store(field, first + rows[0])
+        known = await self._find(store, namespace, [documents[row] for row in rows], at_once)
+        unknown = [row for row, document in zip(rows, known, strict=True) if document is None]
         if unknown and not drop_unknown:
             raise UnknownDocumentsError(
                 [
@@ -95,8 +93,9 @@ class StoredDocuments:
                 ]
             )
         found = list(documents)
-        for row, digest in zip(rows, digests, strict=True):
-            found[row] = _known(found[row], digest)
+        for row, document in zip(rows, known, strict=True):
+            if document is not None:
+                found[row] = document
         dropped = set(unknown)
         kept = [row for row in range(len(documents)) if row not in dropped]
         return Resolved(
@@ -120,36 +119,55 @@ class StoredDocuments:
         if not unread or self._store is None:
             return 0.0
         started = time.monotonic()
-        stored = await self._store.get(namespace, [documents[row].id for row in unread])
-        num_bytes = 0
+        stored = await self._get(self._store, namespace, [documents[row].id for row in unread])
         for row, found in zip(unread, stored, strict=True):
             if found is None or found.digest != documents[row].digest:
                 raise _ChangedError
-            num_bytes += len(found.text) + len(found.title or "")
             documents[row] = _known(documents[row], found.digest, found.text, found.title)
-        if num_bytes > self._max_request_bytes:
-            raise InvalidRequestError.of(
-                "documents",
-                f"name stored texts of {num_bytes} characters that have to be read together, more "
-                f"than the limit of {self._max_request_bytes} bytes",
-            )
         return time.monotonic() - started
 
-    async def steadily(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def steadily(self, attempt: Callable[[bool], Awaitable[T]]) -> T:
         """Run `attempt`, again if documents changed while it ran.
 
-        Raises:
-            UnavailableError: they changed each time.
+        It is told whether to `resolve` at once, after which nothing is left to change.
         """
-        for _ in range(_MAX_ATTEMPTS):
+        for _ in range(_FRUGAL_ATTEMPTS):
             try:
-                return await attempt()
+                return await attempt(False)
             except _ChangedError:
                 continue
-        raise UnavailableError(
-            "document_store",
-            f"documents of the request changed in each of {_MAX_ATTEMPTS} attempts to serve it",
-        )
+        return await attempt(True)
+
+    async def _find(
+        self, store: DocumentStore, namespace: str, documents: Sequence[Document], at_once: bool
+    ) -> list[Document | None]:
+        """Return what is known of each document named by id, None for those not stored."""
+        ids = [document.id for document in documents]
+        if at_once:
+            stored = await self._get(store, namespace, ids)
+            return [
+                None if found is None else _known(each, found.digest, found.text, found.title)
+                for each, found in zip(documents, stored, strict=True)
+            ]
+        digests = await store.digests(namespace, ids)
+        return [
+            None if digest is None else _known(each, digest)
+            for each, digest in zip(documents, digests, strict=True)
+        ]
+
+    async def _get(
+        self, store: DocumentStore, namespace: str, ids: Sequence[str]
+    ) -> Sequence[StoredDocument | None]:
+        """Read whole documents, up to what a request may hold."""
+        stored = await store.get(namespace, ids)
+        length = sum(len(each.text) + len(each.title or "") for each in stored if each is not None)
+        if length > self._max_request_bytes:
+            raise InvalidRequestError.of(
+                "documents",
+                f"name stored texts of {length} characters that have to be read together, more "
+                f"than the limit of {self._max_request_bytes} bytes",
+            )
+        return stored
 
     def _get_store(self, field: str, row: int) -> DocumentStore:
         if self._store is None:
@@ -165,7 +183,7 @@ def is_named_by_id(document: Document) -> bool:
 
 
 def _known(
-    document: Document, digest: bytes | None, text: str | None = None, title: str | None = None
+    document: Document, digest: bytes, text: str | None = None, title: str | None = None
 ) -> Document:
     """Return a document that was named by id with what the store says of it.
 
