@@ -525,8 +525,8 @@ def test_whatever_happens_at_once_answers_are_of_texts_that_were_current() -> No
         pass
 
     Machine.TestCase.settings = settings(
-        max_examples=int(__import__("os").environ.get("EX", "20")),
-        stateful_step_count=int(__import__("os").environ.get("ST", "6")),
+        max_examples=20,
+        stateful_step_count=6,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,
