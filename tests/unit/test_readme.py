@@ -48,3 +48,27 @@ def test_every_relative_link_of_the_documents_leads_somewhere() -> None:
 def test_every_shipped_profile_is_in_the_readme() -> None:
     for profile in (ROOT / "server" / "e2rank_server" / "profiles").glob("*.toml"):
         assert f"`{profile.stem}`" in README
+
+
+OVERHEAD = json.loads((ROOT / "benchmarks" / "results" / "overhead.json").read_text())["figures"]
+CACHE = json.loads((ROOT / "benchmarks" / "results" / "cache.json").read_text())["figures"]
+COSTS = {
+    "warm `E2RANK`": [OVERHEAD["default.warm_rerank_over_passes_p50"]],
+    "the same, SmolLM2": [OVERHEAD["smollm2.warm_rerank_over_encode_p50"]],
+    "cold rerank": [OVERHEAD["cold_over_warm_p50"]],
+    "share of a warm rerank": [OVERHEAD["triton_share_of_rerank"]],
+    "`Embed`": [OVERHEAD["embed_over_bare_engine"]],
+    "gateway on fakes": [OVERHEAD["gateway_over_echo"]],
+    "look-up of 100": [CACHE["l1_lookup_100_us_p50"]],
+    "memory of the cache": [CACHE["l1_memory_over_raw"]],
+    "hit rate": [CACHE["zipf_scan_hit_rate"], CACHE["zipf_scan_hit_rate_lru"]],
+}
+
+
+@pytest.mark.parametrize("what", COSTS)
+def test_the_table_of_costs_says_what_the_benchmarks_measured(what: str) -> None:
+    [row] = [line for line in README.splitlines() if line.startswith(f"| {what}")]
+    shown = row.strip("|").split("|")[-1].strip().split(", ")
+    for text, measured in zip(shown, COSTS[what], strict=True):
+        decimals = len(text.partition(".")[2])
+        assert float(text) == round(measured, decimals)
