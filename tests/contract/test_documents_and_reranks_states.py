@@ -240,7 +240,7 @@ class Expected:
             fingerprint=FINGERPRINT,
             tokenizer=FakeTokenizer(),
             embedder=FakeEmbedder(DIMENSION),
-            cache=MemoryEmbeddingCache(DIMENSION, 1),
+            cache=MemoryEmbeddingCache(DIMENSION, 1, ElementType.FLOAT32),
             secret=SECRET,
             gate=WorkGate(1 << 16, 1 << 20),
             stored=StoredDocuments(None, 1),

@@ -197,3 +197,12 @@ async def test_what_was_purged_leaves_its_room_to_others(cache_of: CacheOfEntrie
     assert await found(cache, "kept", tag=OTHER_TAG) == [True]
     assert cache.statistics().entries == 64
     assert cache.statistics().evictions == 0
+
+
+async def test_vectors_as_kept_are_those_that_a_look_up_gives(cache_of: CacheOfEntries) -> None:
+    cache = cache_of(10)
+    mine = vectors(1, 2)
+    await cache.store(keys("a", "b"), mine)
+    out = untouched(2)
+    await cache.lookup(keys("a", "b"), out)
+    np.testing.assert_array_equal(cache.as_kept(mine), out)

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from e2rank_server.embedder.fake import FakeEmbedder
+from e2rank_server.embedding_cache.memory import MemoryEmbeddingCache
+from e2rank_server.embedding_cache.values import ElementType
 from e2rank_server.engine.urgency import Urgency, pass_priority
 from e2rank_server.errors import (
     InvalidRequestError,
@@ -380,3 +382,17 @@ async def test_what_a_request_is_admitted_for_grows_with_what_it_has_to_compute(
     limits = profile().prompts
     assert short < more < listwise < long
     assert long == limits.max_document_tokens + limits.max_prompt_tokens
+
+
+@pytest.mark.parametrize("element_type", ElementType)
+async def test_a_request_scores_the_same_cold_and_warm(element_type: ElementType) -> None:
+    rig = EngineRig()
+    rig.cache = MemoryEmbeddingCache(DIMENSION, 4 << 20, element_type)
+    model = rig.another_model()
+    texts = documents(*(f"one of {n} texts about {n * n} things" for n in range(30)))
+    asked = RerankRequest(query="texts about things", documents=texts)
+    cold, warm = await model.rerank(asked), await model.rerank(asked)
+    assert (cold.usage.documents_embedded, warm.usage.documents_cached) == (30, 30)
+    assert [(r.index, r.relevance_score) for r in cold.results] == [
+        (r.index, r.relevance_score) for r in warm.results
+    ]

@@ -333,7 +333,9 @@ async def test_a_flipped_byte_in_a_value_is_a_miss_of_that_value(folder: Path) -
     segment = await written(folder, keys)
     content = bytearray(segment.read_bytes())
     [value] = CODEC.encode(keys[7:8], vectors(keys[7:8]))
-    content[content.index(value) + 300] ^= 0x10
+    # LMDB copies a page to change it: an older copy may be there, too.
+    while (at := content.find(value)) >= 0:
+        content[at + 300] ^= 0x10
     segment.write_bytes(content)
     assert await believed(folder, keys) == 99
 

@@ -103,6 +103,12 @@ class MemoryEmbeddingCache:
             part = slice(start, start + at_once)
             self._store(keys[part], self._codec.encode(vectors[part]))
 
+    def as_kept(self, vectors: FloatArray) -> FloatArray:
+        """See `EmbeddingCache.as_kept`."""
+        kept = np.empty_like(vectors)
+        self._codec.decode(self._codec.encode(vectors), kept)
+        return kept
+
     async def purge(self, namespace_tag: bytes) -> None:
         """See `EmbeddingCache.purge`. What is stored while it runs may stay."""
         for start in range(0, self._num_used, _PURGE_STEP):

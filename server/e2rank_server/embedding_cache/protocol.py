@@ -113,6 +113,10 @@ class EmbeddingCache(Protocol):
         """
         ...
 
+    def as_kept(self, vectors: FloatArray) -> FloatArray:
+        """Return finite vectors, float32 [n, dimension], as a look-up would give them back."""
+        ...
+
     async def purge(self, namespace_tag: bytes) -> None:
         """Forget all entries of a namespace (see `keys.namespace_tag`), in every tier."""
         ...

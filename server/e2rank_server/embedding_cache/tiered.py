@@ -94,6 +94,10 @@ class TieredEmbeddingCache:
         await self._first.store(keys, vectors)
         self._writes.put(keys, self._codec.encode(keys, vectors))
 
+    def as_kept(self, vectors: FloatArray) -> FloatArray:
+        """See `EmbeddingCache.as_kept`."""
+        return self._first.as_kept(vectors)
+
     async def purge(self, namespace_tag: bytes) -> None:
         """See `EmbeddingCache.purge`.
 

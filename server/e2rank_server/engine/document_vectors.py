@@ -187,6 +187,10 @@ class DocumentVectors:
             sought.vectors[rows] = embedded.vector
             for row in rows:
                 truncated[row] = embedded.is_truncated
+        if made:
+            # As the cache will give them back: a request scores the same cold and warm.
+            new = [row for rows in sought.missing.values() for row in rows]
+            sought.vectors[new] = self._cache.as_kept(sought.vectors[new])
         return Found(
             vectors=sought.vectors,
             tiers=sought.tiers,
