@@ -72,7 +72,7 @@ def test_an_embedding_given_back_scores_as_if_it_were_computed(server_address: s
     np.testing.assert_allclose(
         [result.relevance_score for result in supplied.results],
         [result.relevance_score for result in computed.results],
-        atol=1e-6,
+        atol=1e-4,  # kept in float16, a vector has a length of 1 to some 1e-5; this one is given 1
     )
     assert supplied.usage.documents_from_caller == 3
 
