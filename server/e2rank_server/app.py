@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,7 @@ async def run(settings: Settings) -> None:
     Raises:
         ConfigurationError: the server cannot start as it was asked to.
     """
-
-    async def start(stack: AsyncExitStack) -> None:
-        await _start(settings, stack)
-
-    await serve(settings, start)
+    await serve(settings, partial(_start, settings))
 
 
 async def serve(
@@ -280,10 +277,7 @@ async def _start_embedder(
     """Start what embeds, or begin to connect to it; it must be the model that it should be."""
     if settings.embedder == "fake":
         return FakeEmbedder(prepared.profile.dimension)
-    probes = await tokenizer.tokenize_texts(
-        InputType.DOCUMENT, [TextInput(text) for text in PROBE_TEXTS]
-    )
-    probe_prompts = [EmbedderPrompt(probe.token_ids) for probe in probes]
+    probe_prompts = await tokenize_probes(tokenizer)
     references = ProbeReferences(prepared.fingerprint, settings.data_directory / "probes")
     if prepared.vllm_urls:
         remote = await VllmRemoteEmbedder.start(
@@ -304,6 +298,14 @@ async def _start_embedder(
     stack.push_async_callback(embedder.close)
     await check_identity(embedder, probe_prompts, references)
     return embedder
+
+
+async def tokenize_probes(tokenizer: Tokenizer) -> list[EmbedderPrompt]:
+    """Return the prompts by whose vectors an engine is known."""
+    probes = await tokenizer.tokenize_texts(
+        InputType.DOCUMENT, [TextInput(text) for text in PROBE_TEXTS]
+    )
+    return [EmbedderPrompt(probe.token_ids) for probe in probes]
 
 
 def _documents_engine(storage: Storage, settings: Settings) -> DocumentsEngine | None:

@@ -11,36 +11,30 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from e2rank_server.embedder.identity import PROBE_TEXTS, dump
-from e2rank_server.embedder.protocol import EmbedderPrompt
+from e2rank_server import app
+from e2rank_server.embedder.identity import dump
 from e2rank_server.embedder.vllm_in_process import VllmInProcessEmbedder
-from e2rank_server.model_folder import prepare_model_folder
-from e2rank_server.profiles.fingerprint import document_fingerprint
-from e2rank_server.profiles.loading import load_profile
 from e2rank_server.settings import Settings
 from e2rank_server.tokenizer.in_process import InProcessTokenizer
-from e2rank_server.types import InputType, TextInput
 
 DIRECTORY = Path(__file__).parent / "profiles" / "probes"
 
 
 async def make_references(name: str) -> Path:
     """Compute and write a profile's references; takes half a minute."""
-    profile = load_profile(name)
-    folder = prepare_model_folder(profile, Settings().data_directory / "models")
-    tokenizer_json = folder.tokenizer_json.read_bytes()
-    fingerprint = document_fingerprint(profile, folder.revision, tokenizer_json)
+    [prepared] = app.prepare(replace(Settings(), profile=(name,)))
+    profile, folder = prepared.profile, prepared.folder
     async with InProcessTokenizer(profile.prompts, folder.tokenizer_json) as tokenizer:
-        texts = [TextInput(text) for text in PROBE_TEXTS]
-        tokenized = await tokenizer.tokenize_texts(InputType.DOCUMENT, texts)
+        probe_prompts = await app.tokenize_probes(tokenizer)
     embedder = await VllmInProcessEmbedder.start(profile, folder.path, dtype="float32")
     try:
-        vectors = await embedder.embed([EmbedderPrompt(text.token_ids) for text in tokenized])
+        vectors = await embedder.embed(probe_prompts)
     finally:
         await embedder.close()
-    return await asyncio.to_thread(_write, fingerprint, dump(vectors))
+    return await asyncio.to_thread(_write, prepared.fingerprint, dump(vectors))
 
 
 def _write(fingerprint: str, content: bytes) -> Path:

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -116,11 +117,7 @@ async def run_processes(settings: Settings, arguments: Sequence[str]) -> None:
     Raises:
         ConfigurationError: the server cannot start as it was asked to.
     """
-
-    async def start(stack: AsyncExitStack) -> None:
-        await _start(settings, arguments, stack)
-
-    await app.serve(settings, start)
+    await app.serve(settings, partial(_start, settings, arguments))
 
 
 async def _start(settings: Settings, arguments: Sequence[str], stack: AsyncExitStack) -> None:

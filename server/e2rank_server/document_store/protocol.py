@@ -23,6 +23,11 @@ class StoredDocument:
     title: str | None
     digest: bytes
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of text and title in UTF-8."""
+        return len(self.text.encode()) + len((self.title or "").encode())
+
 
 class PutOutcome(StrEnum):
     """What putting a document did."""

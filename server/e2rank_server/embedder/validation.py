@@ -1,10 +1,13 @@
-"""Refuses prompts that break the embedder's contract: a defect of the caller, not of a request."""
+"""Refuses what breaks the embedder's contract: a caller's prompts and a model's vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from e2rank_server.embedder.protocol import EmbedderPrompt
+from e2rank_server.types import FloatArray
 
 
 def check_prompts(prompts: Sequence[EmbedderPrompt], max_tokens: int | None = None) -> None:
@@ -23,3 +26,16 @@ def check_prompts(prompts: Sequence[EmbedderPrompt], max_tokens: int | None = No
                 raise ValueError(
                     f"prompt {index} has the span {start}:{stop}, but {num_tokens} tokens"
                 )
+
+
+def scale_to_unit(vectors: FloatArray) -> None:
+    """Scale the rows of float32 [n, dimension] to length 1, in place.
+
+    Raises:
+        ArithmeticError: a row is zero or not finite.
+    """
+    with np.errstate(all="ignore"):
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not (np.isfinite(norms) & (norms > 0)).all():
+        raise ArithmeticError("a vector that is zero or not finite")
+    vectors /= norms

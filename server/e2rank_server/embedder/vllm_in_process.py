@@ -13,7 +13,7 @@ from typing import Literal, Self
 import numpy as np
 
 from e2rank_server.embedder.protocol import EmbedderPrompt
-from e2rank_server.embedder.validation import check_prompts
+from e2rank_server.embedder.validation import check_prompts, scale_to_unit
 from e2rank_server.embedder.vllm_engine import (
     DtypeChoice,
     Engine,
@@ -128,7 +128,12 @@ class VllmInProcessEmbedder:
             if isinstance(error, Exception) and engine.errored:
                 raise self._unavailable() from error
             raise
-        return self._normalised(vectors)
+        try:
+            # vLLM's own rows are of length 1 only nearly.
+            scale_to_unit(vectors)
+        except ArithmeticError as error:
+            raise ArithmeticError(f"{self._profile.name} returned {error}") from error
+        return vectors
 
     async def _compute(
         self,
@@ -189,16 +194,6 @@ class VllmInProcessEmbedder:
         if not isinstance(error, GeneratorExit):  # which allows no waiting
             # A second cancellation leaves the wait, not the abort.
             await asyncio.wait({task})
-
-    def _normalised(self, vectors: FloatArray) -> FloatArray:
-        """Scale rows to length 1 in float32, in place; vLLM's own rows are so only nearly."""
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not (np.isfinite(norms) & (norms > 0)).all():
-            raise ArithmeticError(
-                f"{self._profile.name} returned a vector that is zero or not finite"
-            )
-        vectors /= norms
-        return vectors
 
     def _running_engine(self) -> Engine:
         if self._engine is None or self._engine.errored:

@@ -110,7 +110,7 @@ class DocumentsEngine:
         num_bytes = 0
         for first in range(0, len(ids), _DOCUMENTS_PER_GET):
             some = await self._store.get(namespace, ids[first : first + _DOCUMENTS_PER_GET])
-            num_bytes += sum(_num_bytes(document) for document in some if document is not None)
+            num_bytes += sum(document.num_bytes for document in some if document is not None)
             if num_bytes > self._max_answer_bytes:
                 raise InvalidRequestError.of(
                     "ids",
@@ -187,7 +187,3 @@ def _not_embedded(ahead: EmbeddedAhead, num_documents: int, error: Exception) ->
         f"{ahead.documents_not_embedded} of {num_documents} documents are stored but not yet "
         f"embedded with {ahead.model}: {cause}",
     )
-
-
-def _num_bytes(document: StoredDocument) -> int:
-    return len(document.text.encode()) + len((document.title or "").encode())

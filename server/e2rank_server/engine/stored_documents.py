@@ -160,11 +160,11 @@ class StoredDocuments:
     ) -> Sequence[StoredDocument | None]:
         """Read whole documents, up to what a request may hold."""
         stored = await store.get(namespace, ids)
-        length = sum(len(each.text) + len(each.title or "") for each in stored if each is not None)
-        if length > self._max_request_bytes:
+        num_bytes = sum(each.num_bytes for each in stored if each is not None)
+        if num_bytes > self._max_request_bytes:
             raise InvalidRequestError.of(
                 "documents",
-                f"name stored texts of {length} characters that have to be read together, more "
+                f"name stored texts of {num_bytes} bytes that have to be read together, more "
                 f"than the limit of {self._max_request_bytes} bytes",
             )
         return stored

@@ -41,15 +41,14 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
     """Serves Check and Watch; every status is NOT_SERVING at first."""
 
     def __init__(self, services: Iterable[str], profiles: Iterable[str]) -> None:
-        self._shared = ("", *services)
+        self._shared = frozenset(("", *services))
         self._models = {service_of_model(profile): False for profile in profiles}
-        self._serving = dict.fromkeys((*self._shared, *self._models), False)
         self._is_draining = False
         self._changed = asyncio.Event()
 
     def is_serving(self, service: str = "") -> bool:
         """Whether the status of a known service is SERVING."""
-        return self._serving[service]
+        return any(self._models.values()) if service in self._shared else self._models[service]
 
     def set_serving(self, profile: str, *, is_serving: bool) -> None:
         """Set the status of one model; without effect once draining."""
@@ -58,21 +57,19 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
             return
         logger.info("health of %s is now %s", profile, "SERVING" if is_serving else "NOT_SERVING")
         self._models[model] = is_serving
-        self._serving.update(self._models)
-        self._serving.update(dict.fromkeys(self._shared, any(self._models.values())))
         self._announce()
 
     def drain(self) -> None:
         """Set all NOT_SERVING for good; watchers hear it and their streams end."""
         self._is_draining = True
-        self._serving = dict.fromkeys(self._serving, False)
+        self._models = dict.fromkeys(self._models, False)
         self._announce()
 
     async def Check(  # noqa: N802 - the contract's name
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> health_pb2.HealthCheckResponse:
         """Return the status now."""
-        if request.service not in self._serving:
+        if not self._is_known(request.service):
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return health_pb2.HealthCheckResponse(status=self._status(request.service))
 
@@ -95,10 +92,12 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
                 await changed.wait()
 
     def _status(self, service: str) -> int:
-        is_serving = self._serving.get(service)
-        if is_serving is None:
+        if not self._is_known(service):
             return int(_SERVICE_UNKNOWN)
-        return int(_SERVING if is_serving else _NOT_SERVING)
+        return int(_SERVING if self.is_serving(service) else _NOT_SERVING)
+
+    def _is_known(self, service: str) -> bool:
+        return service in self._shared or service in self._models
 
     def _announce(self) -> None:
         self._changed.set()

@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from e2rank_server.embedder.protocol import EmbedderPrompt
+from e2rank_server.embedder.validation import scale_to_unit
 from e2rank_server.embedder.vllm_remote.failure import FailureReason, ReplicaError
 from e2rank_server.types import FloatArray
 
@@ -60,11 +61,10 @@ def unit_rows(answer: bytes, dimension: int) -> FloatArray:
         ReplicaError: a row is zero or not finite.
     """
     vectors = np.frombuffer(answer, "<f4").reshape(-1, dimension).astype(np.float32)
-    with np.errstate(all="ignore"):
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not (np.isfinite(norms) & (norms > 0)).all():
-        raise ReplicaError(FailureReason.NONSENSE, "a vector that is zero or not finite")
-    vectors /= norms
+    try:
+        scale_to_unit(vectors)
+    except ArithmeticError as error:
+        raise ReplicaError(FailureReason.NONSENSE, str(error)) from error
     return vectors
 
 
