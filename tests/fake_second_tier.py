@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from e2rank_server.embedding_cache.protocol import Place
+import numpy as np
+from numpy.typing import NDArray
+
+from e2rank_server.embedding_cache.protocol import EmbeddingCache, Place
+from e2rank_server.types import FloatArray
 
 
 class FakeSecondTier:
@@ -57,3 +61,12 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 # nothing signals a counter
             await asyncio.sleep(0.001)
+
+
+async def look_everywhere(
+    cache: EmbeddingCache, keys: Sequence[bytes], out: FloatArray
+) -> NDArray[np.uint8]:
+    """Look keys up in both parts of a cache, one after the other; return their places."""
+    places = await cache.lookup_memory(keys, out)
+    await cache.lookup_second(keys, out, places)
+    return places

@@ -98,7 +98,7 @@ async def _first_tier_hits(
     vectors = np.ones((_BATCH, _DIMENSION), dtype=np.float32)
     for numbers in batches:
         keys = keys_of(numbers)
-        places = await cache.lookup(keys, vectors)
+        places = await cache.lookup_memory(keys, vectors)
         missing = [key for key, place in zip(keys, places.tolist(), strict=True) if not place]
         await cache.store(missing, vectors[: len(missing)])
         advance(1)

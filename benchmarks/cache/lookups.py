@@ -55,7 +55,7 @@ async def measure_memory_tier(
     grown = process.memory_info().rss - before
 
     async def look_up(keys: list[bytes], out: FloatArray) -> int:
-        return int(np.count_nonzero(await cache.lookup(keys, out)))
+        return int(np.count_nonzero(await cache.lookup_memory(keys, out)))
 
     raw_bytes = entries * DIMENSION * 2
     return {

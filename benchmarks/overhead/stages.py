@@ -119,7 +119,7 @@ def _engine_parts(rig: _Rig) -> dict[str, Callable[[], Any]]:
     vectors = np.ones((NUM_DOCUMENTS, rig.model.description.dimension), np.float32)
     return {
         "- cache keys": keys_of_passages,
-        "- look-up": lambda: rig.cache.lookup(keys, vectors),
+        "- look-up": lambda: rig.cache.lookup_memory(keys, vectors),
         "- scores and order": lambda: best_first(cosine_scores(vectors, vectors[0])),
     }
 

@@ -48,7 +48,7 @@ def untouched(count: int) -> FloatArray:
 
 
 async def found(cache: EmbeddingCache, *texts: str, tag: bytes = TAG) -> list[bool]:
-    places = await cache.lookup(keys(*texts, tag=tag), untouched(len(texts)))
+    places = await cache.lookup_memory(keys(*texts, tag=tag), untouched(len(texts)))
     return (places != Place.NOWHERE).tolist()
 
 
@@ -63,7 +63,7 @@ async def test_what_was_stored_is_found_and_the_rest_is_left_alone(
     cache = cache_of(10)
     await cache.store(keys("a", "b"), vectors(1, 2))
     out = untouched(3)
-    places = await cache.lookup(keys("b", "unknown", "a"), out)
+    places = await cache.lookup_memory(keys("b", "unknown", "a"), out)
     assert places.dtype == np.uint8
     assert places.tolist() == [Place.MEMORY, Place.NOWHERE, Place.MEMORY]
     assert_same(out[[0, 2]], vectors(2, 1))
@@ -73,10 +73,10 @@ async def test_what_was_stored_is_found_and_the_rest_is_left_alone(
 async def test_all_hits_and_no_hits(cache_of: CacheOfEntries) -> None:
     cache = cache_of(10)
     out = untouched(2)
-    assert not (await cache.lookup(keys("a", "b"), out)).any()
+    assert not (await cache.lookup_memory(keys("a", "b"), out)).any()
     np.testing.assert_array_equal(out, untouched(2))
     await cache.store(keys("a", "b"), vectors(1, 2))
-    assert (await cache.lookup(keys("a", "b"), out)).all()
+    assert (await cache.lookup_memory(keys("a", "b"), out)).all()
     assert_same(out, vectors(1, 2))
 
 
@@ -84,16 +84,16 @@ async def test_a_key_may_be_asked_for_twice_in_one_call(cache_of: CacheOfEntries
     cache = cache_of(10)
     await cache.store(keys("a"), vectors(1))
     out = untouched(3)
-    assert (await cache.lookup(keys("a", "x", "a"), out)).astype(bool).tolist() == [1, 0, 1]
+    assert (await cache.lookup_memory(keys("a", "x", "a"), out)).astype(bool).tolist() == [1, 0, 1]
     assert_same(out[[0, 2]], vectors(1, 1))
 
 
 async def test_no_keys_is_a_call_like_any_other(cache_of: CacheOfEntries) -> None:
     for cache in (cache_of(10), cache_of(0)):
         await cache.store([], untouched(0))
-        assert (await cache.lookup([], untouched(0))).shape == (0,)
+        assert (await cache.lookup_memory([], untouched(0))).shape == (0,)
         await cache.store(keys("a"), vectors(1))
-        assert (await cache.lookup([], untouched(0))).shape == (0,)
+        assert (await cache.lookup_memory([], untouched(0))).shape == (0,)
 
 
 async def test_storing_again_replaces(cache_of: CacheOfEntries) -> None:
@@ -101,7 +101,7 @@ async def test_storing_again_replaces(cache_of: CacheOfEntries) -> None:
     await cache.store(keys("a"), vectors(1))
     await cache.store(keys("a"), vectors(2))
     out = untouched(1)
-    await cache.lookup(keys("a"), out)
+    await cache.lookup_memory(keys("a"), out)
     assert_same(out, vectors(2))
     assert cache.statistics().entries == 1
 
@@ -112,7 +112,7 @@ async def test_of_a_key_twice_in_one_call_the_last_vector_counts(
     cache = cache_of(100)
     await cache.store(keys("a", "b", "a"), vectors(1, 2, 3))
     out = untouched(2)
-    await cache.lookup(keys("a", "b"), out)
+    await cache.lookup_memory(keys("a", "b"), out)
     assert_same(out, vectors(3, 2))
     assert cache.statistics().entries == 2
 
@@ -123,7 +123,7 @@ async def test_the_callers_array_is_not_kept(cache_of: CacheOfEntries) -> None:
     await cache.store(keys("a"), mine)
     mine[:] = 9
     out = untouched(1)
-    await cache.lookup(keys("a"), out)
+    await cache.lookup_memory(keys("a"), out)
     assert_same(out, vectors(1))
 
 
@@ -142,10 +142,10 @@ async def test_it_never_exceeds_its_bytes_and_counts_what_it_dropped(
 async def test_entries_in_use_outlive_entries_that_are_not(cache_of: CacheOfEntries) -> None:
     cache = cache_of(4)
     await cache.store(keys("a", "b", "c", "d"), vectors(1, 2, 3, 4))
-    await cache.lookup(keys("a"), untouched(1))
+    await cache.lookup_memory(keys("a"), untouched(1))
     await cache.store(keys("e", "f"), vectors(5, 6))
     out = untouched(6)
-    is_hit = (await cache.lookup(keys("a", "b", "c", "d", "e", "f"), out)).astype(bool)
+    is_hit = (await cache.lookup_memory(keys("a", "b", "c", "d", "e", "f"), out)).astype(bool)
     assert is_hit.tolist() == [True, False, False, True, True, True]
     assert_same(out[is_hit], vectors(1, 4, 5, 6))
 
@@ -154,7 +154,7 @@ async def test_a_batch_larger_than_the_cache_keeps_its_end(cache_of: CacheOfEntr
     cache = cache_of(2)
     await cache.store(keys("a", "b", "c"), vectors(1, 2, 3))
     out = untouched(3)
-    assert (await cache.lookup(keys("a", "b", "c"), out)).astype(bool).tolist() == [0, 1, 1]
+    assert (await cache.lookup_memory(keys("a", "b", "c"), out)).astype(bool).tolist() == [0, 1, 1]
     assert_same(out[1:], vectors(2, 3))
 
 
@@ -167,7 +167,7 @@ async def test_a_cache_without_room_misses_always(cache_of: CacheOfEntries) -> N
 async def test_hits_and_misses_are_counted(cache_of: CacheOfEntries) -> None:
     cache = cache_of(10)
     await cache.store(keys("a"), vectors(1))
-    await cache.lookup(keys("a", "b", "c"), untouched(3))
+    await cache.lookup_memory(keys("a", "b", "c"), untouched(3))
     statistics = cache.statistics()
     assert (statistics.hits, statistics.misses) == (1, 2)
 
@@ -182,7 +182,7 @@ async def test_a_purge_forgets_one_namespace(cache_of: CacheOfEntries) -> None:
     assert cache.statistics().entries == 1
     await cache.store(keys("a"), vectors(4))
     out = untouched(1)
-    await cache.lookup(keys("a"), out)
+    await cache.lookup_memory(keys("a"), out)
     assert_same(out, vectors(4))
 
 
@@ -204,5 +204,5 @@ async def test_vectors_as_kept_are_those_that_a_look_up_gives(cache_of: CacheOfE
     mine = vectors(1, 2)
     await cache.store(keys("a", "b"), mine)
     out = untouched(2)
-    await cache.lookup(keys("a", "b"), out)
+    await cache.lookup_memory(keys("a", "b"), out)
     np.testing.assert_array_equal(cache.as_kept(mine), out)

@@ -102,7 +102,7 @@ class CacheAgainstDict(RuleBasedStateMachine):
     def look_up(self, where: tuple[bytes, list[int]]) -> None:
         names = keys(where[0], *where[1])
         out = untouched(len(names))
-        places = at_once(self.cache.lookup(names, out))
+        places = at_once(self.cache.lookup_memory(names, out))
         self.asked += len(names)
         for name, place, row in zip(names, places, out, strict=True):
             expected = untouched(1)
@@ -160,7 +160,7 @@ TestCacheAgainstDict.settings = settings(max_examples=60, stateful_step_count=30
 async def ask(cache: MemoryEmbeddingCache, numbers: Sequence[int]) -> list[bool]:
     """Look numbers up and store those that were unknown, as the engine does; all of one vector."""
     names = [blake2b(b"%d" % number, digest_size=KEY_BYTES).digest() for number in numbers]
-    places = await cache.lookup(names, untouched(len(names)))
+    places = await cache.lookup_memory(names, untouched(len(names)))
     missing = [name for name, place in zip(names, places, strict=True) if not place]
     await cache.store(missing, np.repeat(vectors(0), len(missing), axis=0))
     return places.astype(bool).tolist()
@@ -200,7 +200,11 @@ async def test_a_vector_that_the_element_type_cannot_hold_is_not_kept() -> None:
     rows[1, 0] = 1e6
     names = keys(TAGS[0], 1, 3, 5)
     await cache.store(names, rows)
-    assert (await cache.lookup(names, untouched(3))).astype(bool).tolist() == [True, False, True]
+    assert (await cache.lookup_memory(names, untouched(3))).astype(bool).tolist() == [
+        True,
+        False,
+        True,
+    ]
 
 
 async def test_other_tasks_have_their_turn_while_a_namespace_is_purged() -> None:
@@ -226,7 +230,7 @@ async def test_a_purge_that_is_cancelled_leaves_the_cache_whole() -> None:
         await purge
     left = cache.statistics().entries
     assert 0 < left < 100
-    places = await cache.lookup(keys(TAGS[1], *range(1, 200, 2)), untouched(100))
+    places = await cache.lookup_memory(keys(TAGS[1], *range(1, 200, 2)), untouched(100))
     assert np.count_nonzero(places) == left
 
 
@@ -236,6 +240,6 @@ async def test_an_entry_that_leaves_while_it_is_replaced_takes_its_vector_along(
     await cache.store(names[:64], vectors(*range(64)))
     await cache.store([names[0], names[64]], vectors(1000, 64))  # the first is the next to leave
     out = untouched(2)
-    places = await cache.lookup([names[0], names[64]], out)
+    places = await cache.lookup_memory([names[0], names[64]], out)
     assert places.astype(bool).tolist() == [False, True]
     np.testing.assert_allclose(out[1], vectors(64)[0], atol=2**-12)

@@ -14,7 +14,7 @@ from e2rank_server.embedding_cache.protocol import Place
 from e2rank_server.embedding_cache.tiered import TieredEmbeddingCache
 from e2rank_server.embedding_cache.values import ValueCodec
 from e2rank_server.types import FloatArray
-from tests.fake_second_tier import FakeSecondTier, until
+from tests.fake_second_tier import FakeSecondTier, look_everywhere, until
 
 DIMENSION = 8
 PATIENT_SECONDS = 3600.0
@@ -76,7 +76,7 @@ def fill(tier: FakeSecondTier, *numbers: int) -> None:
 async def look_up(cache: TieredEmbeddingCache, *numbers: int) -> tuple[list[int], list[float]]:
     """Return the place and the first element of each key's vector, -1 where there is none."""
     out = np.full((len(numbers), DIMENSION), -1, dtype=np.float32)
-    places = await cache.lookup(keys(*numbers), out)
+    places = await look_everywhere(cache, keys(*numbers), out)
     assert (out == out[:, :1]).all()
     return places.tolist(), out[:, 0].tolist()
 
@@ -181,7 +181,7 @@ async def test_a_late_answer_does_not_touch_the_callers_array(
     fill(tier, 1)
     tier.answers.clear()
     out = vectors(-1)
-    places = await hasty.lookup(keys(1), out)
+    places = await look_everywhere(hasty, keys(1), out)
     tier.answers.set()
     await until(lambda: hasty.statistics().entries == 1)
     assert places.tolist() == [NOWHERE]
@@ -285,7 +285,7 @@ async def test_a_purge_empties_both_tiers_of_the_namespace(
     await cache.purge(TAG)
     assert await look_up(cache, 1) == ([NOWHERE], [-1])
     assert list(tier.values) == [other]
-    assert (await cache.lookup([other], vectors(-1))).tolist() == [MEMORY]
+    assert (await look_everywhere(cache, [other], vectors(-1))).tolist() == [MEMORY]
 
 
 async def test_an_answer_that_comes_after_a_purge_does_not_fill_the_memory(

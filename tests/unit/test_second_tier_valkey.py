@@ -21,7 +21,7 @@ from e2rank_server.embedding_cache.valkey import KEY_PREFIX, MAX_TTL_SECONDS, Va
 from e2rank_server.embedding_cache.values import ValueCodec
 from e2rank_server.errors import ConfigurationError
 from e2rank_server.types import FloatArray
-from tests.fake_second_tier import until
+from tests.fake_second_tier import look_everywhere, until
 from tests.valkey_server import ValkeyProcess, running_valkey
 
 DIMENSION = 384
@@ -186,7 +186,7 @@ async def test_a_flipped_byte_is_a_counted_miss(valkey: ValkeyProcess, tier: Val
     valkey.execute("SETRANGE", name, 100, bytes([byte ^ 4]))
     cache = tiered(tier)
     out = np.zeros((20, DIMENSION), dtype=np.float32)
-    places = await cache.lookup(keys, out)
+    places = await look_everywhere(cache, keys, out)
     assert np.flatnonzero(places != Place.SHARED).tolist() == [7]
     np.testing.assert_array_equal(np.delete(out, 7, 0), np.delete(vectors(keys), 7, 0))
     assert cache.second_tier_statistics().rejected == 1
@@ -209,7 +209,7 @@ async def test_killed_and_back_under_load_no_look_up_fails_or_is_wrong() -> None
                 while not is_over.is_set():
                     out = np.zeros((100, DIMENSION), dtype=np.float32)
                     started = loop.time()
-                    is_found = await cache.lookup(keys, out) == Place.SHARED
+                    is_found = await look_everywhere(cache, keys, out) == Place.SHARED
                     slowest = max(slowest, loop.time() - started)
                     np.testing.assert_array_equal(out, vectors(keys) * is_found[:, np.newaxis])
                     await cache.store(keys[:1], vectors(keys[:1]))
@@ -246,7 +246,7 @@ async def test_two_gateways_share_what_one_of_them_stored(
     await one.store(keys, vectors(keys))
     await until(lambda: one.second_tier_statistics().writes.written == 10)
     out = np.zeros((10, DIMENSION), dtype=np.float32)
-    assert (await other.lookup(keys, out) == Place.SHARED).all()
+    assert (await look_everywhere(other, keys, out) == Place.SHARED).all()
     np.testing.assert_array_equal(out, vectors(keys))
     await one.close()
     await other.close()

@@ -65,8 +65,8 @@ class MemoryEmbeddingCache:
         """Bytes of all that grows with the number of entries; never above `max_bytes`."""
         return self._rows.nbytes + self._table.nbytes + self._policy.nbytes
 
-    async def lookup(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
-        """See `EmbeddingCache.lookup`."""
+    async def lookup_memory(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
+        """See `EmbeddingCache.lookup_memory`."""
         slots = self._table.find(words_of(keys)) if self._entries else np.full(len(keys), -1)
         is_hit = slots >= 0
         hits = int(np.count_nonzero(is_hit))
@@ -84,14 +84,10 @@ class MemoryEmbeddingCache:
         self._policy.hit(slots)
         return is_hit * _IN_MEMORY
 
-    async def lookup_memory(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
-        """See `EmbeddingCache.lookup_memory`: that is all there is."""
-        return await self.lookup(keys, out)
-
     async def lookup_second(
         self, keys: Sequence[bytes], out: FloatArray, places: NDArray[np.uint8]
     ) -> None:
-        """See `EmbeddingCache.lookup_second`."""
+        """See `EmbeddingCache.lookup_second`: memory is all there is."""
 
     async def store(self, keys: Sequence[bytes], vectors: FloatArray) -> None:
         """See `EmbeddingCache.store`. Vectors that the element type cannot hold are left out."""

@@ -85,16 +85,12 @@ class EmbeddingCache(Protocol):
     with an error or with a vector other than the one that was put.
     """
 
-    async def lookup(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
-        """Write the vectors of known keys into their rows of `out`.
+    async def lookup_memory(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
+        """Write the vectors of keys that are in memory into their rows of `out`; wait for nothing.
 
-        `out` is float32 [keys, dimension]; rows of unknown keys are left as they
+        `out` is float32 [keys, dimension]; rows of other keys are left as they
         are. Returns the `Place` of each key, [keys].
         """
-        ...
-
-    async def lookup_memory(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
-        """Do the part of a look-up that waits for nothing."""
         ...
 
     async def lookup_second(

@@ -66,15 +66,9 @@ class TieredEmbeddingCache:
         self._hits = self._misses = self._rejected = 0
         self._timeouts = self._errors = self._skipped = 0
 
-    async def lookup(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
-        """See `EmbeddingCache.lookup`."""
-        places = await self.lookup_memory(keys, out)
-        await self.lookup_second(keys, out, places)
-        return places
-
     async def lookup_memory(self, keys: Sequence[bytes], out: FloatArray) -> NDArray[np.uint8]:
         """See `EmbeddingCache.lookup_memory`."""
-        return await self._first.lookup(keys, out)
+        return await self._first.lookup_memory(keys, out)
 
     async def lookup_second(
         self, keys: Sequence[bytes], out: FloatArray, places: NDArray[np.uint8]
