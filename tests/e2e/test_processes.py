@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import grpc
 import psutil
@@ -34,15 +34,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 def gateways(server: ServerProcess) -> list[psutil.Process]:
     """Return the processes that listen at the server's address."""
     port = int(server.address.rpartition(":")[2])
-    found = map(psutil.Process, server.descendants())
-    return [
-        each
-        for each in found
-        if any(
-            c.status == psutil.CONN_LISTEN and c.laddr.port == port
-            for c in each.net_connections("tcp")
-        )
-    ]
+    found = []
+    for pid in server.descendants():
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            process = psutil.Process(pid)
+            if any(
+                c.status == psutil.CONN_LISTEN and c.laddr.port == port
+                for c in process.net_connections("tcp")
+            ):
+                found.append(process)
+    return found
 
 
 def test_processes_share_the_connections_and_one_engine(server: ServerProcess) -> None:
