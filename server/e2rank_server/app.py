@@ -249,7 +249,7 @@ async def _start_model(
 ) -> ServedModel:
     """Start the engine of one profile and warm it up."""
     profile = prepared.profile
-    embedder = await _start_embedder(settings, prepared, tokenizer, stack)
+    embedder = await start_embedder(settings, prepared, tokenizer, stack)
     model = ServedModel(
         profile,
         revision=prepared.folder.revision,
@@ -262,7 +262,7 @@ async def _start_model(
         stored=StoredDocuments(storage.store, settings.max_request_bytes),
         epoch_of=storage.epoch_of,
     )
-    if prepared.vllm_urls:
+    if prepared.vllm_urls and settings.reuse_port == "off":
         # They may be loading yet; the first health check that finds one warms up.
         logger.info("%s waits for %s", profile.name, ", ".join(prepared.vllm_urls))
     else:
@@ -271,7 +271,7 @@ async def _start_model(
     return model
 
 
-async def _start_embedder(
+async def start_embedder(
     settings: Settings, prepared: Prepared, tokenizer: Tokenizer, stack: AsyncExitStack
 ) -> Embedder:
     """Start what embeds, or begin to connect to it; it must be the model that it should be."""
@@ -287,6 +287,9 @@ async def _start_embedder(
             limits=RemoteLimits(request_timeout_seconds=settings.vllm_timeout_seconds),
         )
         stack.push_async_callback(remote.close)
+        if settings.reuse_port == "on":
+            # Other gateways answer at this address: to listen would draw calls away from them.
+            await remote.wait_until_ready()
         return remote
     logger.info("starting vLLM for %s", prepared.profile.name)
     embedder = await VllmInProcessEmbedder.start(

@@ -160,7 +160,7 @@ class Settings:
         _choice("on", "off"),
         "off",
         "whether other servers may listen on the same address, the kernel sharing out the "
-        "connections",
+        "connections; each listens only once its models are ready",
     )
     address_file: Path | None = _setting(
         _optional_path, "", "file to write the address to once the server answers"

@@ -1,5 +1,6 @@
 """The composition root, as far as it goes without an inference stack."""
 
+import asyncio
 import logging
 import socket
 from contextlib import AsyncExitStack
@@ -12,8 +13,10 @@ from e2rank_server.errors import ConfigurationError
 from e2rank_server.model_folder import ModelFolder
 from e2rank_server.profiles.loading import load_profile
 from e2rank_server.settings import Settings, read_settings
+from e2rank_server.tokenizer.in_process import InProcessTokenizer
 from e2rank_server.types import TokenizerBackend
 from tests.contract.small_tokenizers import minilm_like
+from tests.fake_vllm_server import FINGERPRINT, PROFILE, FakeVllmServer
 
 
 def settings(*arguments: str) -> Settings:
@@ -93,3 +96,23 @@ def test_a_profile_named_twice_is_refused(
 def test_every_vllm_server_belongs_to_a_served_profile(urls: str, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         app.prepare(settings("--profile", "all-minilm-l6-v2,smollm2-135m", "--vllm-urls", urls))
+
+
+@pytest.mark.parametrize("reuse_port", ["off", "on"])
+async def test_a_gateway_that_shares_its_address_waits_for_its_vllm_server_before_it_listens(
+    tmp_path: Path, reuse_port: str
+) -> None:
+    server = FakeVllmServer()
+    folder = ModelFolder(tmp_path, minilm_like(tmp_path), "revision")
+    remote = app.Prepared(PROFILE, folder, FINGERPRINT, [f"unix:{tmp_path / 'vllm.sock'}"])
+    asked = settings("--reuse-port", reuse_port, "--data-directory", str(tmp_path))
+    async with AsyncExitStack() as stack:
+        tokenizer = await stack.enter_async_context(
+            InProcessTokenizer(PROFILE.prompts, folder.tokenizer_json)
+        )
+        starting = asyncio.create_task(app.start_embedder(asked, remote, tokenizer, stack))
+        await asyncio.wait({starting}, timeout=0.2 if reuse_port == "on" else 10)
+        assert starting.done() == (reuse_port == "off")
+        await server.start(tmp_path / "vllm.sock")
+        stack.push_async_callback(server.stop)
+        await (await starting).wait_until_ready()
