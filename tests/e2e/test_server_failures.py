@@ -64,6 +64,8 @@ def test_a_dead_backend_is_unavailable_and_comes_back(server: ServerProcess, par
         wait_for(lambda: isinstance(outcome(client), UnavailableError))
         wait_for(lambda: isinstance(outcome(client), RerankResult))
         wait_for(lambda: client.check_health() == HealthStatus.SERVING)
+        # Which it is while any model is: the others' engines died, too.
+        wait_for(lambda: all(model.load.is_serving for model in client.list_models()))
 
 
 def test_ctrl_c_lets_requests_in_progress_finish_and_leaves_nothing(tmp_path: Path) -> None:
