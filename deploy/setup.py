@@ -1,7 +1,9 @@
-"""Makes the pinned environments: `.venv` for the server, `.venv-triton` for Triton.
+"""Makes the pinned environments: `.venv`, `.venv-triton` for Triton, `.venv-peers` for a peer.
 
-    python3 deploy/setup.py dev            client, gateway, linters, fast tests
-    python3 deploy/setup.py dev cpu triton everything
+    python3 deploy/setup.py dev             client, gateway, linters, fast tests
+    python3 deploy/setup.py dev cpu triton  all that serves
+    python3 deploy/setup.py bench           what benchmarks and their tests need beside it
+    python3 deploy/setup.py peers           infinity-emb, with which a benchmark compares
 
 Needs nothing but Python's standard library. Each step is skipped when it is
 already done with the same list, so an interrupted run resumes where it stopped.
@@ -72,6 +74,13 @@ def triton_obstacle(version: tuple[int, int], glibc: str) -> str | None:
     numbers = tuple(int(part) for part in glibc.split(".")[:2]) if glibc else (0, 0)
     if numbers < TRITON_MIN_GLIBC:
         return f"it needs glibc 2.35 or newer; this is {glibc or 'not glibc'}"
+    return None
+
+
+def peers_obstacle(version: tuple[int, int]) -> str | None:
+    """Say why infinity-emb cannot be installed here; None if it can."""
+    if version > (3, 12):
+        return "infinity-emb needs numpy 1, which has no build for Python 3.13"
     return None
 
 
@@ -157,6 +166,9 @@ def set_up_server(parts: Sequence[str]) -> None:
         install_torch(environment)
         cpu = REQUIREMENTS / "cpu.txt"
         environment.step("vLLM for the CPU, models, benchmarks", [cpu], ["-r", str(cpu)])
+    if "bench" in parts:
+        bench = REQUIREMENTS / "bench.txt"
+        environment.step("load generator, MTEB, a peer", [bench], ["-r", str(bench)])
 
 
 def set_up_triton() -> None:
@@ -174,6 +186,21 @@ def set_up_triton() -> None:
     install_project(environment)
 
 
+def set_up_peers() -> None:
+    """Make `.venv-peers`, with the torch of `.venv`.
+
+    Raises:
+        SetupError: it cannot be installed here.
+    """
+    if obstacle := peers_obstacle(sys.version_info[:2]):
+        raise SetupError(f"{obstacle}; use 3.11 or 3.12, for example: make PYTHON=python3.12")
+    environment = Environment(ROOT / ".venv-peers")
+    environment.create()
+    install_torch(environment)
+    peers = REQUIREMENTS / "peers.txt"
+    environment.step("infinity-emb", [peers], ["-r", str(peers)])
+
+
 def hatchling_pins() -> list[str]:
     """Hatchling and what it needs, as `.venv` has them."""
     names = ("hatchling", "packaging", "pathspec", "pluggy", "trove-classifiers")
@@ -186,7 +213,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("parts", nargs="+", choices=["dev", "cpu", "triton"])
+    parser.add_argument("parts", nargs="+", choices=["dev", "cpu", "triton", "bench", "peers"])
     parts = parser.parse_args().parts
     try:
         check_python(sys.version_info[:2])
@@ -195,6 +222,8 @@ def main() -> int:
         set_up_server(parts)
         if "triton" in parts:
             set_up_triton()
+        if "peers" in parts:
+            set_up_peers()
     except SetupError as error:
         print(f"setup: error: {error}", file=sys.stderr)
         return 1

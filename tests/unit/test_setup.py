@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
 
 import pytest
 
@@ -62,6 +63,49 @@ def test_where_triton_cannot_run_the_reason_is_one_line(
 def test_triton_runs_on_python_3_11_and_3_12_with_glibc_2_35(setup: ModuleType) -> None:
     assert setup.triton_obstacle((3, 11), "2.35") is None
     assert setup.triton_obstacle((3, 12), "2.41") is None
+
+
+def test_infinity_is_refused_in_one_line_where_numpy_1_has_no_build(setup: ModuleType) -> None:
+    assert setup.peers_obstacle((3, 12)) is None
+    assert "numpy 1" in setup.peers_obstacle((3, 13))
+
+
+class PartsOfEnvironments:
+    """Stands for setup.Environment: records the steps of each environment in order."""
+
+    steps: ClassVar[list[tuple[str, str]]] = []
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def create(self) -> None:
+        pass
+
+    def step(self, name: str, inputs: list[Path], pip_arguments: list[str]) -> None:
+        self.steps.append((self._folder.name, inputs[0].name))
+
+
+@pytest.fixture
+def steps(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    monkeypatch.setattr(PartsOfEnvironments, "steps", [])
+    monkeypatch.setattr(setup, "Environment", PartsOfEnvironments)
+    return PartsOfEnvironments.steps
+
+
+def test_benchmarks_are_added_to_the_servers_environment_after_vllm(
+    setup: ModuleType, steps: list[tuple[str, str]]
+) -> None:
+    setup.set_up_server(["dev", "cpu", "triton", "bench"])
+    lists = ["dev.txt", "pyproject.toml", "torch.txt", "cpu.txt", "bench.txt"]
+    assert steps == [(".venv", name) for name in lists]
+
+
+def test_a_peer_has_an_environment_of_its_own_with_the_same_torch(
+    setup: ModuleType, steps: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup.sys, "version_info", (3, 12))
+    setup.set_up_peers()
+    assert steps == [(".venv-peers", "torch.txt"), (".venv-peers", "peers.txt")]
 
 
 class RecordingEnvironment:
@@ -136,8 +180,9 @@ def test_the_pinned_lists_keep_out_what_breaks_the_stack() -> None:
     requirements = SETUP.parents[1] / "requirements"
     names = {
         line.partition("==")[0]
-        for file in ("dev.txt", "cpu.txt", "torch.txt")
+        for file in ("dev.txt", "cpu.txt", "torch.txt", "bench.txt", "peers.txt")
         for line in (requirements / file).read_text().splitlines()
     }
     assert names.isdisjoint({"torchvision", "torchaudio", "torchcodec"})
-    assert "numpy==1." in (requirements / "triton.txt").read_text()
+    for file in ("triton.txt", "peers.txt"):
+        assert "numpy==1." in (requirements / file).read_text()
