@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -20,11 +21,14 @@ from e2rank.v1 import embedding_pb2_grpc, rerank_pb2_grpc
 from e2rank_client import AsyncE2RankClient
 from e2rank_client.local_server import local_server
 from e2rank_server.app import Prepared, prepare
-from e2rank_server.embedder.vllm_engine import EngineCounters, EngineStart, choose_dtype
+from e2rank_server.embedder.vllm_arguments import engine_arguments
 from e2rank_server.profiles.profile import Profile
 from e2rank_server.settings import read_settings
 from e2rank_server.tokenizer.in_process import InProcessTokenizer
 from e2rank_server.types import TokenIds
+from e2rank_server.vllm_process.engine import EngineCounters
+from e2rank_server.vllm_process.hardware import choose_dtype
+from e2rank_server.vllm_process.start import EngineStart
 
 _SHUTDOWN_SECONDS = 20.0
 
@@ -123,13 +127,9 @@ async def _timed(work: Awaitable[T], others: Sequence[psutil.Process]) -> tuple[
 
 async def _start_bare(prepared: Prepared) -> Any:  # noqa: ANN401 - AsyncLLM; vllm has no types
     dtype = await asyncio.to_thread(choose_dtype, "auto")
-    start = EngineStart(
-        prepared.profile,
-        prepared.folder.path,
-        dtype=dtype,
-        prefix_caching=False,
-        counters=EngineCounters(),
-    )
+    profile, folder = prepared.profile, prepared.folder.path
+    arguments = partial(engine_arguments, profile, folder, dtype=dtype, prefix_caching=False)
+    start = EngineStart(profile.name, arguments, EngineCounters())
     await asyncio.to_thread(start.run)
     return start.take_engine()
 

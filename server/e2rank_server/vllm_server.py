@@ -19,20 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from e2rank_server.embedder.vllm_engine import (
-    WORKER_EXTENSION,
-    choose_dtype,
-    engine_arguments,
-    engine_variables,
-    runs_on_cpu,
-)
+from e2rank_server.embedder.vllm_arguments import engine_arguments
 from e2rank_server.embedder.vllm_span_route import SpanRoute
-from e2rank_server.embedder.vllm_worker import GATEWAY_PID_VARIABLE
 from e2rank_server.errors import ConfigurationError
 from e2rank_server.model_folder import prepare_model_folder
 from e2rank_server.profiles.loading import load_profile
 from e2rank_server.profiles.profile import Pooling, Profile
 from e2rank_server.settings import Settings
+from e2rank_server.vllm_process.environment import engine_variables
+from e2rank_server.vllm_process.hardware import choose_dtype, runs_on_cpu
+from e2rank_server.vllm_process.worker import GATEWAY_PID_VARIABLE, WORKER_EXTENSION
 
 # vLLM's command does not run from every build of it; this module is what it starts.
 SERVER_MODULE = "vllm.entrypoints.launchers.api_server.entry"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from e2rank_server.embedder import vllm_engine
-from e2rank_server.embedder.vllm_engine import choose_dtype, cpu_has_bfloat16
-from e2rank_server.embedder.vllm_worker import GATEWAY_PID_VARIABLE
+from e2rank_server.vllm_process.cpu import kv_cache_bytes
+from e2rank_server.vllm_process.environment import sigint_blocked, starting
+from e2rank_server.vllm_process.hardware import choose_dtype, cpu_has_bfloat16
+from e2rank_server.vllm_process.worker import GATEWAY_PID_VARIABLE
 
 
 @pytest.mark.parametrize(
@@ -43,14 +44,14 @@ def test_the_key_value_cache_holds_two_full_prompts_in_float32(tmp_path: Path) -
         ' "hidden_size": 576}'
     )
     keys_and_values = 2 * 30 * 3 * 64
-    assert vllm_engine._kv_cache_bytes(tmp_path, 8192) == 2 * 8192 * keys_and_values * 4
+    assert kv_cache_bytes(tmp_path, 8192) == 2 * 8192 * keys_and_values * 4
 
 
 def test_every_change_to_the_environment_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("KEPT", "before")
     before = dict(os.environ)
-    with vllm_engine._vllm_environment():
+    with starting():
         assert os.environ["HF_HUB_OFFLINE"] == "0"  # the user's own choice
         assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
         assert os.environ[GATEWAY_PID_VARIABLE] == str(os.getpid())
@@ -61,7 +62,7 @@ def test_every_change_to_the_environment_is_undone(monkeypatch: pytest.MonkeyPat
 
 def test_processes_started_meanwhile_never_receive_sigint() -> None:
     program = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('lives')"
-    with vllm_engine._sigint_blocked():
+    with sigint_blocked():
         result = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=True
         )
@@ -69,9 +70,10 @@ def test_processes_started_meanwhile_never_receive_sigint() -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_the_module_does_not_import_vllm() -> None:
+@pytest.mark.parametrize("backend", ["embedder", "generator"])
+def test_the_module_does_not_import_vllm(backend: str) -> None:
     program = (
-        "import sys, e2rank_server.embedder.vllm_in_process as module; "
+        f"import sys, e2rank_server.{backend}.vllm_in_process as module; "
         "print(sorted({'vllm', 'torch', 'transformers'} & sys.modules.keys()))"
     )
     result = subprocess.run(

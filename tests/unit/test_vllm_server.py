@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from e2rank_server import vllm_server
-from e2rank_server.embedder.vllm_engine import engine_arguments
-from e2rank_server.embedder.vllm_worker import GATEWAY_PID_VARIABLE
+from e2rank_server.embedder.vllm_arguments import engine_arguments
 from e2rank_server.errors import ConfigurationError
 from e2rank_server.profiles.loading import load_profile
 from e2rank_server.profiles.profile import ModelSource, Profile, SourceKind
+from e2rank_server.vllm_process.worker import GATEWAY_PID_VARIABLE
 from e2rank_server.vllm_server import flags, read_api_key, remove_stale_socket
 
 CONFIGURATION = """{"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 64}"""

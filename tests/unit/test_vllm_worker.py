@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from e2rank_server.embedder.vllm_worker import GATEWAY_PID_VARIABLE
+from e2rank_server.vllm_process.worker import GATEWAY_PID_VARIABLE
 
 # Starts the worker, says its process id and waits to be killed. The worker is a grandchild
 # of the test: it holds the pipe open for as long as it lives.
@@ -17,7 +17,7 @@ GATEWAY = textwrap.dedent(
     f"""
     import os, subprocess, sys
     worker = (
-        "import e2rank_server.embedder.vllm_worker, time;"
+        "import e2rank_server.vllm_process.worker, time;"
         "print('up', flush=True); time.sleep(60)"
     )
     subprocess.run(
@@ -45,7 +45,7 @@ def test_a_worker_whose_gateway_is_gone_already_ends_at_once() -> None:
     gateway = subprocess.Popen([sys.executable, "-c", ""])
     gateway.wait(timeout=20)
     worker = subprocess.run(
-        [sys.executable, "-c", "import e2rank_server.embedder.vllm_worker; print('alive')"],
+        [sys.executable, "-c", "import e2rank_server.vllm_process.worker; print('alive')"],
         env={GATEWAY_PID_VARIABLE: str(gateway.pid)},
         capture_output=True,
         text=True,
@@ -56,9 +56,7 @@ def test_a_worker_whose_gateway_is_gone_already_ends_at_once() -> None:
 
 
 def test_outside_vllm_importing_it_watches_nothing() -> None:
-    program = (
-        "import threading, e2rank_server.embedder.vllm_worker; print(threading.active_count())"
-    )
+    program = "import threading, e2rank_server.vllm_process.worker; print(threading.active_count())"
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=20
     )

@@ -20,6 +20,10 @@ class WorkerExtension:
     """Adds nothing to vLLM's worker: to be imported is this module's purpose."""
 
 
+WORKER_EXTENSION = f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}"
+"""For vLLM's `worker_extension_cls`."""
+
+
 def end_with(pid: int) -> None:
     """End this process, from a thread, as soon as process `pid` has ended."""
     try:
