@@ -8,12 +8,13 @@ are one field.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import bm25s
 import Stemmer  # type: ignore[import-not-found,import-untyped,unused-ignore]  # PyStemmer
 
-from benchmarks.collection import CollectionDocument, Run
+from benchmarks.collection import CollectionDocument, Exclusions, Run
 
 K1, B = 0.9, 0.4
 TOKENIZATION = "lower case, words of letters and digits, Lucene's English stop words, Porter stems"
@@ -30,20 +31,29 @@ class Bm25:
         tokens = self._tokenize([document.full_text for document in documents])
         self._index.index(tokens, show_progress=False)
 
-    def rank(self, queries: dict[str, str], *, depth: int) -> Run:
-        """Rank the best `depth` documents for each query; fewer if fewer match."""
-        depth = min(depth, len(self._ids))
+    def rank(
+        self, queries: dict[str, str], *, depth: int, excluded: Exclusions | None = None
+    ) -> Run:
+        """Rank the best `depth` documents for each query; fewer if fewer match.
+
+        Those that are `excluded` for a query take no place.
+        """
+        barred = excluded or {}
+        most = max((len(barred.get(query_id, ())) for query_id in queries), default=0)
         found, scores = self._index.retrieve(
-            self._tokenize(list(queries.values())), k=depth, show_progress=False
+            self._tokenize(list(queries.values())),
+            k=min(depth + most, len(self._ids)),
+            show_progress=False,
         )
-        return {
-            query_id: {
-                self._ids[position]: float(score)
+        run: Run = {}
+        for query_id, row, row_scores in zip(queries, found, scores, strict=True):
+            ranked = (
+                (self._ids[position], float(score))
                 for position, score in zip(row, row_scores, strict=True)
-                if score > 0
-            }
-            for query_id, row, row_scores in zip(queries, found, scores, strict=True)
-        }
+                if score > 0 and self._ids[position] not in barred.get(query_id, ())
+            )
+            run[query_id] = dict(islice(ranked, depth))
+        return run
 
     def _tokenize(self, texts: list[str]) -> Any:  # noqa: ANN401 - bm25s has no types
         return bm25s.tokenize(

@@ -1,10 +1,12 @@
-"""Test collections in BEIR's layout: corpus.jsonl, queries.jsonl, qrels."""
+"""Test collections in BEIR's layout: corpus.jsonl, queries.jsonl, qrels, and excluded_ids.tsv."""
 
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Collection as Container
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +16,13 @@ Qrels: TypeAlias = dict[str, dict[str, int]]
 Run: TypeAlias = dict[str, dict[str, float]]
 """A ranking of documents for each query: query id → document id → score."""
 
-_QRELS_FILES = ("qrels/test.tsv", "qrels.tsv")
+Exclusions: TypeAlias = dict[str, frozenset[str]]
+"""Documents that a query must not be given: query id → document ids."""
+
+QRELS_FILE = "qrels/test.tsv"
+_QRELS_FILES = (QRELS_FILE, "qrels.tsv")
+EXCLUDED_FILE = "excluded_ids.tsv"
+"""A heading, then query-id and corpus-id: BRIGHT's `excluded_ids`."""
 
 
 class CollectionError(Exception):
@@ -37,18 +45,40 @@ class CollectionDocument:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Documents, the judged queries in file order, and the judgments. `name` is the folder's."""
+    """Documents, the judged queries in file order, and the judgments. `name` is the folder's.
+
+    `excluded` has the documents that do not count for a query: they are neither
+    candidates nor evaluated.
+    """
 
     name: str
     documents: tuple[CollectionDocument, ...]
     queries: dict[str, str]
     qrels: Qrels
+    excluded: Exclusions = field(default_factory=dict)
 
-    def limited(self, num_queries: int) -> Collection:
-        """Keep the first queries and their judgments, and all documents."""
-        kept = dict(list(self.queries.items())[:num_queries])
-        qrels = {query_id: self.qrels[query_id] for query_id in kept}
-        return Collection(self.name, self.documents, kept, qrels)
+    def sampled(self, num_queries: int, *, seed: int) -> Collection:
+        """Keep so many queries, drawn by `seed`, with their judgments, and all documents."""
+        if num_queries >= len(self.queries):
+            return self
+        drawn = random.Random(seed).sample(list(self.queries), num_queries)  # noqa: S311 - no secret
+        return self.of_queries(set(drawn))
+
+    def of_queries(self, query_ids: Container[str]) -> Collection:
+        """Keep these queries with their judgments, in file order, and all documents."""
+        kept = {each: text for each, text in self.queries.items() if each in query_ids}
+        return replace(self, queries=kept, qrels={each: self.qrels[each] for each in kept})
+
+    def without_excluded(self, run: Run) -> Run:
+        """Return a run without what is excluded for its queries."""
+        return {
+            query_id: {
+                document_id: score
+                for document_id, score in ranking.items()
+                if document_id not in self.excluded.get(query_id, ())
+            }
+            for query_id, ranking in run.items()
+        }
 
 
 def read_collection(folder: Path) -> Collection:
@@ -59,15 +89,7 @@ def read_collection(folder: Path) -> Collection:
     Raises:
         CollectionError: A file is missing or malformed.
     """
-    documents = []
-    for where, value in _json_lines(folder / "corpus.jsonl"):
-        document = CollectionDocument(
-            _text(value, "_id", where),
-            _text(value, "title", where, ""),
-            _text(value, "text", where),
-        )
-        if document.full_text:
-            documents.append(document)
+    documents = _read_documents(folder)
     qrels = _read_qrels(folder)
     queries = {
         _text(value, "_id", where): _text(value, "text", where)
@@ -78,7 +100,23 @@ def read_collection(folder: Path) -> Collection:
         raise CollectionError(f"{folder.name}: judged but not in queries.jsonl: {missing[:5]}")
     if not documents or not judged:
         raise CollectionError(f"{folder.name}: no documents or no judged queries")
-    return Collection(folder.resolve().name, tuple(documents), judged, qrels)
+    name, excluded = folder.resolve().name, _read_excluded(folder)
+    return Collection(name, tuple(documents.values()), judged, qrels, excluded)
+
+
+def _read_documents(folder: Path) -> dict[str, CollectionDocument]:
+    documents: dict[str, CollectionDocument] = {}
+    for where, value in _json_lines(folder / "corpus.jsonl"):
+        document = CollectionDocument(
+            _text(value, "_id", where),
+            _text(value, "title", where, ""),
+            _text(value, "text", where),
+        )
+        if document.id in documents:
+            raise CollectionError(f"{where}: `_id` {document.id!r} occurs twice")
+        if document.full_text:
+            documents[document.id] = document
+    return documents
 
 
 def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -115,3 +153,17 @@ def _read_qrels(folder: Path) -> Qrels:
             raise CollectionError(f"{file.name} line {number}: not query-id, corpus-id, score")
         qrels.setdefault(parts[0], {})[parts[1]] = int(parts[2])
     return qrels
+
+
+def _read_excluded(folder: Path) -> Exclusions:
+    file = folder / EXCLUDED_FILE
+    if not file.is_file():
+        return {}
+    excluded: dict[str, set[str]] = {}
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines[1:], start=2):
+        parts = line.split("\t")
+        if len(parts) != 2:
+            raise CollectionError(f"{file.name} line {number}: not query-id, corpus-id")
+        excluded.setdefault(parts[0], set()).add(parts[1])
+    return {query_id: frozenset(ids) for query_id, ids in excluded.items()}

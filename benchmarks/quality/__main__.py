@@ -1,11 +1,4 @@
-"""Measures ranking quality on BEIR-format folders through a server.
-
-    python -m benchmarks.quality FOLDER [FOLDER ...]
-
-For each folder: BM25 over the whole collection, exhaustive dense retrieval
-through Embed, and BM25's best 100 reranked by each method. Figures are merged
-into benchmarks/results/quality.json.
-"""
+"""`python -m benchmarks.quality`: see command_line."""
 
 from __future__ import annotations
 
@@ -13,139 +6,136 @@ import argparse
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.bm25 import K1, TOKENIZATION, B, Bm25
 from benchmarks.collection import Collection, CollectionError, read_collection
-from benchmarks.figures import FOLDER, Provenance, Section, merge_into_file
-from benchmarks.measures import measure
-from benchmarks.quality.experiment import DEPTH, METHODS, Client, Ranker
-from benchmarks.quality.report import markdown_table, plot
+from benchmarks.figures import Provenance
+from benchmarks.quality.command_line import (
+    RESULTS,
+    parse_arguments,
+    server_arguments,
+    shown_command,
+)
+from benchmarks.quality.first_stages import Bm25Stage, FirstStages, read_candidates
+from benchmarks.quality.methods import LLM, METHODS
+from benchmarks.quality.ranker import Advance, Ranker
+from benchmarks.quality.report import NOTES, markdown_table, plot
+from benchmarks.quality.saved_sections import SavedSections
+from benchmarks.quality.sections import SAMPLE_SEED, Plan, QualitySections
 from benchmarks.server_flags import MEMORY_ONLY
+from benchmarks.trec import TrecError
 from e2rank_client import AsyncE2RankClient, E2RankError, Model
 from e2rank_client.local_server import ServerStartError, local_server
 
-_RESULTS = FOLDER / "quality.json"
 
-
-def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.quality",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
-    parser.add_argument("--profile", default="all-minilm-l6-v2", help="default: %(default)s")
-    parser.add_argument(
-        "--queries", type=int, help="only the first so many queries; figures are not saved"
-    )
-    parser.add_argument("--address", help="use this server instead of starting one")
-    parser.add_argument("--results", type=Path, default=_RESULTS, help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    if options.queries is not None and options.queries < 1:
-        parser.error("--queries: at least 1")
-    return options
-
-
-def shown_command(options: argparse.Namespace, profile: str) -> str:
-    """Return the command as results record it: names only, never paths or addresses."""
-    parts = ["python -m benchmarks.quality", *(folder.resolve().name for folder in options.folders)]
-    return " ".join([*parts, f"--profile {profile}"])
-
-
-async def measure_collection(
-    client: Client, model: Model, collection: Collection, progress: Progress
-) -> dict[str, float]:
-    """Rank one collection in all ways; return the figures by their flat names.
-
-    These are `<collection>.<profile>.<first stage>.<method>.<measure>`,
-    `<collection>.<profile>.dense.<measure>` and `<collection>.bm25.<measure>`.
-    The method `e2rank` is E2RANK in the profile's own prompt order.
-    """
-
-    def count(label: str, total: int) -> Callable[[int], None]:
-        task = progress.add_task(f"{collection.name}: {label}", total=total)
-        return lambda done: progress.advance(task, done)
-
-    profile = model.identity.profile
-    ranker = Ranker(client, profile, collection)
-    bm25 = Bm25(collection.documents).rank(collection.queries, depth=DEPTH)
-    runs = {
-        "bm25": bm25,
-        f"{profile}.dense": await ranker.dense(count("embed", len(collection.documents))),
-    }
-    for method in METHODS:
-        advance = count(method, len(collection.queries))
-        runs[f"{profile}.bm25.{method}"] = await ranker.rerank(method, bm25, advance)
-    default_order = f"e2rank_{model.default_prompt_order.lower()}"
-    runs[f"{profile}.bm25.e2rank"] = runs[f"{profile}.bm25.{default_order}"]
-    return {
-        f"{collection.name}.{ranking}.{name}": value
-        for ranking, run in runs.items()
-        for name, value in measure(collection.qrels, run).items()
-    }
+class MissingGeneratorError(Exception):
+    """A method was asked for that the server has no model for."""
 
 
 @contextlib.contextmanager
-def _server(options: argparse.Namespace, console: Console) -> Iterator[str]:
-    """Yield the address of the server named, or of one that runs meanwhile."""
+def started_server(options: argparse.Namespace, profile: str, console: Console) -> Iterator[str]:
+    """Yield the address of the server named, or of one that runs meanwhile.
+
+    One that is started keeps nothing on disk: figures must not depend on vectors
+    that an earlier run left there, rounded to float16.
+    """
     if options.address is not None:
         yield options.address
         return
-    # Figures must not depend on vectors that an earlier run left on disk, rounded to float16.
-    arguments = ["--profile", options.profile, *MEMORY_ONLY]
+    arguments = ["--profile", profile, *MEMORY_ONLY, *server_arguments(options)]
     with contextlib.ExitStack() as stack:
-        with console.status("starting the server"):
+        with console.status(f"starting the server for {Path(profile).name}"):
             address = stack.enter_context(local_server(arguments))
         yield address
 
 
-def _serving(model: Model) -> dict[str, str]:
-    identity = model.identity
-    return {
-        "profile": identity.profile,
-        "revision": identity.revision,
-        "fingerprint": identity.fingerprint,
-        "template_version": identity.template_version,
-        "dtype": model.compute_dtype,
-        "embedder": identity.embedder_backend,
-        "tokenizer": identity.tokenizer_backend,
-        "bm25": f"k1 {K1}, b {B}; {TOKENIZATION}",
-    }
-
-
-async def measure_all(
-    options: argparse.Namespace,
-    collections: Sequence[Collection],
-    address: str,
-    console: Console,
-) -> None:
-    """Measure every collection; each one's figures are saved as soon as they are known.
-
-    Those of a part of the queries are only printed: they would stand for the whole.
-    """
+@contextlib.contextmanager
+def progress_bars(console: Console) -> Iterator[Progress]:
+    """Show bars while the block runs."""
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-    async with AsyncE2RankClient(address) as client:
-        await client.wait_until_ready()
-        # A server of our own serves nothing else, and --profile may be a file's path.
-        model = await client.get_model(options.profile if options.address else "")
-        profile = model.identity.profile
-        provenance = Provenance.of(shown_command(options, profile))
-        for collection in collections:
-            with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-                figures = await measure_collection(client, model, collection, progress)
-            console.print(markdown_table(figures, collection.name), markup=False)
-            if options.queries is not None:
-                continue
-            name = f"{collection.name} {profile}"
-            section = Section(name, provenance, _serving(model), figures)
-            merged = merge_into_file(options.results, section)["figures"]
-            plot(merged, collection.name, options.results.with_name(f"{collection.name}.png"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        yield progress
+
+
+def methods_for(model: Model, asked: Sequence[str] | None) -> list[str]:
+    """Return the methods to measure: those asked for, or all that the server can do.
+
+    Raises:
+        MissingGeneratorError: An LLM was asked for, and the server has none.
+    """
+    if asked is None:
+        return [name for name in METHODS if name != LLM or model.generator is not None]
+    if LLM in asked and model.generator is None:
+        raise MissingGeneratorError(f"{LLM}: the server has no generator; see --generator-model")
+    return list(asked)
+
+
+class QualityRun:
+    """One command: its collections on one profile after the other."""
+
+    def __init__(self, options: argparse.Namespace, console: Console) -> None:
+        self._options = options
+        self._console = console
+        collections = [read_collection(folder) for folder in options.folders]
+        if options.queries is not None:
+            collections = [c.sampled(options.queries, seed=SAMPLE_SEED) for c in collections]
+        self._collections = collections
+        self._bm25 = {collection.name: Bm25Stage(collection) for collection in collections}
+        self._own_runs = {file.stem: read_candidates(file, collections[0]) for file in options.run}
+        # A sample would stand for the whole.
+        self._file = options.results or (None if options.queries is not None else RESULTS)
+
+    async def measure(self, address: str, profile: str) -> None:
+        """Measure every collection on a profile."""
+        async with AsyncE2RankClient(address) as client:
+            await client.wait_until_ready()
+            # A server of our own serves nothing else, and a profile may be a file's path.
+            model = await client.get_model(profile if self._options.address else "")
+            command = shown_command(self._options, model.identity.profile)
+            is_resumed = self._options.resume
+            saved = SavedSections(self._file, Provenance.of(command), is_resumed=is_resumed)
+            for collection in self._collections:
+                ranker = Ranker(client, model.identity.profile, collection, self._options.in_flight)
+                await self._measure_collection(ranker, model, saved)
+                self._report(collection, saved)
+
+    async def _measure_collection(self, ranker: Ranker, model: Model, saved: SavedSections) -> None:
+        collection, options = ranker.collection, self._options
+        plan = Plan(
+            first_stages=[*options.first_stages, *self._own_runs],
+            methods=methods_for(model, options.methods),
+            num_llm_queries=options.llm_queries,
+            runs_folder=options.write_runs,
+        )
+        with progress_bars(self._console) as progress:
+
+            def count(label: str, total: int) -> Advance:
+                task = progress.add_task(label, total=total)
+                return lambda done: progress.advance(task, done)
+
+            def skipped(name: str) -> None:
+                progress.console.print(f"{name}: measured already", markup=False)
+
+            def dense_bar() -> Advance:
+                label = f"{collection.name} {model.identity.profile}: embed"
+                return count(label, len(collection.documents))
+
+            stages = FirstStages(
+                self._bm25[collection.name], lambda: ranker.dense(dense_bar()), self._own_runs
+            )
+            sections = QualitySections(ranker, model, stages, plan, count)
+            await sections.measure(saved, skipped)
+
+    def _report(self, collection: Collection, saved: SavedSections) -> None:
+        table = markdown_table(saved.figures, collection.name, saved.intervals)
+        self._console.print(f"{table}\n\n{NOTES}", markup=False, soft_wrap=True)
+        if self._file is not None:
+            self._file.with_name(f"{collection.name}.md").write_text(f"{table}\n\n{NOTES}\n")
+            plot(saved.figures, collection.name, self._file.with_name(f"{collection.name}.png"))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -153,15 +143,20 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_arguments(arguments)
     console = Console()
     try:
-        collections = [read_collection(folder) for folder in options.folders]
-        if options.queries is not None:
-            collections = [collection.limited(options.queries) for collection in collections]
-        with _server(options, console) as address:
-            asyncio.run(measure_all(options, collections, address, console))
+        run = QualityRun(options, console)
+        for profile in options.profiles:
+            with started_server(options, profile, console) as address:
+                asyncio.run(run.measure(address, profile))
     except KeyboardInterrupt:
         print("quality: interrupted", file=sys.stderr)
         return 130
-    except (CollectionError, ServerStartError, E2RankError) as error:
+    except (
+        CollectionError,
+        TrecError,
+        MissingGeneratorError,
+        ServerStartError,
+        E2RankError,
+    ) as error:
         print(f"quality: {error}", file=sys.stderr)
         return 1
     return 0
