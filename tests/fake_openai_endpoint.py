@@ -62,6 +62,7 @@ class FakeOpenAiEndpoint:
     `requests` has the bodies of chat completions, repetitions included, `headers`
     those of the last; `tokenize_requests` what /tokenize was asked. While it is
     held it lets requests wait; `num_disconnects` counts those whose client left.
+    It keeps to `max_model_len`, `max_tokens` and `min_tokens`, in tokens of `tokens_of`.
     """
 
     def __init__(self) -> None:
@@ -70,7 +71,7 @@ class FakeOpenAiEndpoint:
         self.has_tokenize = False
         self.tokenizes_messages = True
         self.takes_priority = True
-        self.max_model_len = 4096
+        self.max_model_len = 32_768
         self.requests: list[Body] = []
         self.tokenize_requests: list[Body] = []
         self.headers: Mapping[str, str] = {}
@@ -196,6 +197,10 @@ class FakeOpenAiEndpoint:
                 self._reply = None
         if reply is not None:
             return await reply(request, body)
+        num_tokens = len(tokens_of(rendered(body))) + _max_tokens(body)
+        if num_tokens > self.max_model_len:
+            limit = f"This model's maximum context length is {self.max_model_len} tokens."
+            return _error(400, f"{limit} However, you requested {num_tokens} tokens.")
         answer = self._answer(body)
         answer = Answer(answer) if isinstance(answer, str) else answer
         return web.json_response(completion(answer, self.model, body))
@@ -243,14 +248,15 @@ def rendered(body: Body) -> str:
 
 
 def completion(answer: Answer, model: str, body: Body) -> Body:
-    """Make the JSON of a chat completion."""
-    message: Body = {"role": "assistant", "content": answer.text, "refusal": answer.refusal}
+    """Make the JSON of a chat completion, as long as it may and must be."""
+    text = answer.text if answer.text is None else _fitted(answer.text, body)
+    message: Body = {"role": "assistant", "content": text, "refusal": answer.refusal}
     if answer.reasoning is not None:
         message["reasoning_content"] = answer.reasoning
     choice: Body = {"index": 0, "message": message, "finish_reason": answer.finish_reason}
     if answer.logprobs and body.get("logprobs"):
         choice["logprobs"] = {"content": [_position(each) for each in answer.logprobs]}
-    num_tokens = len(tokens_of(f"{answer.reasoning or ''}{answer.text or ''}"))
+    num_tokens = len(tokens_of(f"{answer.reasoning or ''}{text or ''}"))
     usage = {
         "prompt_tokens": len(tokens_of(rendered(body))),
         "completion_tokens": num_tokens,
@@ -263,6 +269,16 @@ def completion(answer: Answer, model: str, body: Body) -> Body:
         "choices": [choice],
         "usage": usage,
     }
+
+
+def _max_tokens(body: Body) -> int:
+    return int(body.get("max_tokens") or body.get("max_completion_tokens") or 0)
+
+
+def _fitted(text: str, body: Body) -> str:
+    tokens = tokens_of(text)
+    missing = int(body.get("min_tokens", 0)) - len(tokens)
+    return "".join([*tokens, *["."] * missing][: _max_tokens(body) or None])
 
 
 def _position(likely: Mapping[str, float]) -> Body:

@@ -580,6 +580,9 @@ async def test_a_completion_without_usage_counts_no_tokens(endpoint: FakeOpenAiE
         {"content": [{"token": 1, "logprob": 0}]},
         {"content": [{"token": "A", "logprob": "0"}]},
         {"content": [{"token": "A", "logprob": float("nan")}]},
+        {"content": [{"token": "A", "logprob": float("-inf")}]},
+        {"content": [{"token": "A", "logprob": 0.5}]},
+        {"content": [{"token": "A", "logprob": -(10**400)}]},
         {"content": [{"token": "A", "logprob": -1.0, "top_logprobs": [{}]}]},
     ],
 )

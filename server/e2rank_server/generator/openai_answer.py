@@ -17,6 +17,8 @@ _FINISHED = ("stop", "length")
 _DECLINED = "content_filter"
 # vLLM has had both names; DeepSeek has the first.
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
+# vLLM writes -9999 for minus infinity, OpenAI too.
+_MIN_LOGPROB, _ROUNDING = -1e6, 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,17 @@ def _position(record: object) -> _Position:
 def _token(record: object) -> tuple[str, float]:
     if not isinstance(record, dict):
         raise nonsense("'logprobs' has no tokens")
-    logprob = record.get("logprob")
-    if isinstance(logprob, bool) or not isinstance(logprob, int | float) or math.isnan(logprob):
+    return _field(record, "token", str), _logprob(record)
+
+
+def _logprob(record: Record) -> float:
+    """Read a logarithm; above 0 it may be by rounding, as OpenAI's are."""
+    value = record.get("logprob")
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise nonsense("'logprob' is not a number")
-    return _field(record, "token", str), float(logprob)
+    if not _MIN_LOGPROB <= value <= _ROUNDING:
+        raise nonsense("'logprob' is not the logarithm of a probability")
+    return min(float(value), 0.0)
 
 
 def _first_index(positions: Sequence[_Position], identifiers: frozenset[str]) -> int | None:
