@@ -1,0 +1,1 @@
+"""Collections from the Hugging Face hub as folders: `python -m benchmarks.loaders`."""
