@@ -1,6 +1,7 @@
 """What happens around every unary call, one concern each, outermost first.
 
     RequestIdInterceptor    names the call
+    MetricsInterceptor      counts and times it, if metrics are served
     AccessLogInterceptor    one line when it ends
     StatusInterceptor       errors become statuses
     GateInterceptor         refuses what is too much
@@ -31,6 +32,7 @@ from e2rank_server.errors import OverloadedError
 from e2rank_server.gateway.request_id import REQUEST_ID_KEY, choose_request_id, current_request_id
 from e2rank_server.gateway.status import internal_status, status_of
 from e2rank_server.gateway.wire import explain_parse_failure
+from e2rank_server.telemetry import Telemetry
 
 # Quoted: grpc's classes are generic in the stubs alone.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -75,14 +77,14 @@ class RequestIdInterceptor(UnaryInterceptor):
         return await proceed(call)
 
 
-class AccessLogInterceptor(UnaryInterceptor):
-    """Logs each call's method, outcome, duration and size, never its content.
+class _EndInterceptor(UnaryInterceptor):
+    """Notes how each call ended, however it did: OK, another gRPC code, or CANCELLED.
 
-    Failures at INFO; what went well, which is most of it, at DEBUG.
+    A deadline that expires is CANCELLED, too: the caller's own clock is the first to notice.
     """
 
     async def around(self, call: Call, proceed: Proceed) -> Any:  # noqa: ANN401
-        """Log when the call ends, however it ends."""
+        """Note the end."""
         started = time.perf_counter()
         outcome = "CANCELLED"
         try:
@@ -94,17 +96,43 @@ class AccessLogInterceptor(UnaryInterceptor):
             outcome = code.name if code is not None else "UNKNOWN"
             raise
         finally:
-            level = logging.DEBUG if outcome == "OK" else logging.INFO
-            if access_logger.isEnabledFor(level):
-                access_logger.log(
-                    level,
-                    "%s %s %.1f ms, %d bytes from %s",
-                    call.method,
-                    outcome,
-                    (time.perf_counter() - started) * 1000,
-                    len(call.data),
-                    call.context.peer(),
-                )
+            self.ended(call, outcome, time.perf_counter() - started)
+
+    @abstractmethod
+    def ended(self, call: Call, outcome: str, seconds: float) -> None:
+        """Note it."""
+
+
+class MetricsInterceptor(_EndInterceptor):
+    """Counts and times each call."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def ended(self, call: Call, outcome: str, seconds: float) -> None:
+        """Record the call."""
+        self._telemetry.record_call(call.method, outcome, seconds)
+
+
+class AccessLogInterceptor(_EndInterceptor):
+    """Logs each call's method, outcome, duration and size, never its content.
+
+    Failures at INFO; what went well, which is most of it, at DEBUG.
+    """
+
+    def ended(self, call: Call, outcome: str, seconds: float) -> None:
+        """Log the call."""
+        level = logging.DEBUG if outcome == "OK" else logging.INFO
+        if access_logger.isEnabledFor(level):
+            access_logger.log(
+                level,
+                "%s %s %.1f ms, %d bytes from %s",
+                call.method,
+                outcome,
+                seconds * 1000,
+                len(call.data),
+                call.context.peer(),
+            )
 
 
 class StatusInterceptor(UnaryInterceptor):
@@ -137,6 +165,11 @@ class GateInterceptor(UnaryInterceptor):
         self._in_progress = 0
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def in_progress(self) -> int:
+        """How many calls are in progress."""
+        return self._in_progress
 
     async def wait_until_idle(self) -> None:
         """Return once no call is in progress."""
@@ -198,10 +231,19 @@ class UnaryStack(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(behaviour, None, handler.response_serializer)
 
 
-def gateway_interceptors(gate: GateInterceptor) -> list[grpc.aio.ServerInterceptor]:
+def gateway_interceptors(
+    gate: GateInterceptor, telemetry: Telemetry | None = None
+) -> list[grpc.aio.ServerInterceptor]:
     """Return what to give to grpc's server."""
-    stack = UnaryStack([RequestIdInterceptor(), AccessLogInterceptor(), StatusInterceptor(), gate])
-    return [stack]
+    metrics = [MetricsInterceptor(telemetry)] if telemetry else []
+    interceptors = (
+        RequestIdInterceptor(),
+        *metrics,
+        AccessLogInterceptor(),
+        StatusInterceptor(),
+        gate,
+    )
+    return [UnaryStack(interceptors)]
 
 
 def _parsing(method: str, handler: _Handler) -> Proceed:

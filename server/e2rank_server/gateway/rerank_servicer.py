@@ -7,14 +7,18 @@ from e2rank_server.gateway.codec import decode_rerank_request, encode_rerank_res
 from e2rank_server.gateway.interceptors import Context
 from e2rank_server.gateway.limits import GatewayLimits
 from e2rank_server.gateway.served_models import ServedModels
+from e2rank_server.telemetry import Telemetry
 
 
 class RerankServicer(rerank_pb2_grpc.RerankServiceServicer):
     """Serves RerankService."""
 
-    def __init__(self, models: ServedModels, limits: GatewayLimits) -> None:
+    def __init__(
+        self, models: ServedModels, limits: GatewayLimits, telemetry: Telemetry | None
+    ) -> None:
         self._models = models
         self._limits = limits
+        self._telemetry = telemetry
 
     async def Rerank(  # noqa: N802 - the contract's name
         self,
@@ -25,6 +29,8 @@ class RerankServicer(rerank_pb2_grpc.RerankServiceServicer):
         model = self._models.find(request.model)
         rerank_request = decode_rerank_request(request, model.description, self._limits)
         outcome = await model.rerank(rerank_request)
+        if self._telemetry is not None:
+            self._telemetry.record_rerank(model.description.profile, outcome)
         return encode_rerank_response(
             outcome, model.description, return_documents=request.return_documents
         )

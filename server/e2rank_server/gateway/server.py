@@ -28,9 +28,11 @@ from e2rank_server.gateway.embedding_servicer import EmbeddingServicer
 from e2rank_server.gateway.health import HealthServicer, monitor_health
 from e2rank_server.gateway.interceptors import GateInterceptor, gateway_interceptors
 from e2rank_server.gateway.limits import GatewayLimits
+from e2rank_server.gateway.model_metrics import ModelMetrics
 from e2rank_server.gateway.model_servicer import ModelServicer
 from e2rank_server.gateway.rerank_servicer import RerankServicer
 from e2rank_server.gateway.served_models import ServedModels
+from e2rank_server.telemetry import Telemetry
 
 SERVICES = tuple(
     service.full_name
@@ -45,7 +47,7 @@ _LEAVE_SECONDS = 0.3
 
 
 class GatewayServer:
-    """Serves models at one address, from `start` to `stop`."""
+    """Serves models at one address, from `start` to `stop`; `telemetry` None records nothing."""
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class GatewayServer:
         documents: DocumentsEngine | None = None,
         reuse_port: bool = False,
         max_connection_age_seconds: float = 0.0,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._models = ServedModels(models, limits.max_name_bytes)
         self._documents = documents
@@ -70,6 +73,9 @@ class GatewayServer:
         names = [model.description.profile for model in self._models]
         self._services = [name for name in SERVICES if documents or name != DOCUMENT_SERVICE]
         self._health = HealthServicer(self._services, names)
+        self._telemetry = telemetry
+        if telemetry is not None:
+            telemetry.registry.register(ModelMetrics(models, self._health, self._gate))
         self._server: grpc.aio.Server | None = None
         self._monitor: asyncio.Task[None] | None = None
 
@@ -120,15 +126,15 @@ class GatewayServer:
 
     def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(
-            interceptors=gateway_interceptors(self._gate),
+            interceptors=gateway_interceptors(self._gate, self._telemetry),
             options=self._channel_options(),
         )
         # The generated functions have no annotations.
         rerank_pb2_grpc.add_RerankServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            RerankServicer(self._models, self._limits), server
+            RerankServicer(self._models, self._limits, self._telemetry), server
         )
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            EmbeddingServicer(self._models, self._limits), server
+            EmbeddingServicer(self._models, self._limits, self._telemetry), server
         )
         model_pb2_grpc.add_ModelServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ModelServicer(self._models, self._limits, self._health), server
