@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 
 from e2rank_server.embedding_cache.protocol import CacheStatistics, SecondTierStatistics
-from e2rank_server.errors import PromptTooLongError, UnavailableError
+from e2rank_server.engine.llm_rerank import LlmRerankEngine
+from e2rank_server.errors import GeneratorMissingError, PromptTooLongError, UnavailableError
 from e2rank_server.tokenizer.protocol import (
     ListwisePromptInput,
     TokenizedPrompt,
@@ -22,6 +23,7 @@ from e2rank_server.types import (
     EmbedRequest,
     EmbedUsage,
     InputType,
+    LlmListwiseOptions,
     Method,
     ModelDescription,
     ModelLoad,
@@ -169,6 +171,9 @@ class FakeServedModel:
             max_bytes=4096,
         )
         self.second_tier_statistics: SecondTierStatistics | None = None
+        self.llm: LlmRerankEngine | None = None
+        self.answers_llm_listwise = False
+        """Whether it answers that method as it does any other."""
         self.requests: list[RerankRequest | EmbedRequest] = []
         self.before_answering: Callable[[], Awaitable[None]] | None = None
         self.entered = asyncio.Event()
@@ -181,6 +186,8 @@ class FakeServedModel:
         return ModelLoad(running_tokens=12, waiting_tokens=3)
 
     async def rerank(self, request: RerankRequest) -> RerankOutcome:
+        if isinstance(request.options, LlmListwiseOptions) and not self.answers_llm_listwise:
+            raise GeneratorMissingError
         await self._enter(request)
         count = len(request.documents)
         results = [

@@ -29,12 +29,14 @@ from e2rank_server.embedder.vllm_remote.lane import Expectation
 from e2rank_server.embedder.vllm_remote.limits import RemoteLimits
 from e2rank_server.engine.admission import WorkGate
 from e2rank_server.engine.documents import DocumentsEngine
+from e2rank_server.engine.llm_rerank import LlmRerankEngine
 from e2rank_server.engine.model import ServedModel
 from e2rank_server.engine.stored_documents import StoredDocuments
 from e2rank_server.errors import ConfigurationError
 from e2rank_server.gateway.limits import GatewayLimits
 from e2rank_server.gateway.request_id import RequestIdFilter
 from e2rank_server.gateway.server import GatewayServer
+from e2rank_server.generation import open_llm
 from e2rank_server.model_folder import ModelFolder, prepare_model_folder
 from e2rank_server.profiles.fingerprint import document_fingerprint
 from e2rank_server.profiles.loading import load_profile
@@ -67,6 +69,16 @@ class Prepared:
     def for_triton(self) -> TritonProfile:
         """Return what Triton needs to know of it."""
         return TritonProfile(self.profile.name, self.profile.prompts, self.folder.tokenizer_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all models share."""
+
+    storage: Storage
+    stored: StoredDocuments
+    llm: LlmRerankEngine | None
+    num_models: int
 
 
 PARENT_PID_VARIABLE = "_E2RANK_PARENT_PID"
@@ -115,8 +127,10 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> None:
     prepared = await asyncio.to_thread(prepare, settings)
     storage = await Storage.open(settings, stack)
     tokenizers = await start_tokenizers(settings, prepared, stack)
+    stored = StoredDocuments(storage.store, settings.max_request_bytes)
+    shared = _Shared(storage, stored, await open_llm(settings, stored, stack), len(prepared))
     models = [
-        await _start_model(settings, each, tokenizer, storage, stack, num_models=len(prepared))
+        await _start_model(settings, each, tokenizer, shared, stack)
         for each, tokenizer in zip(prepared, tokenizers, strict=True)
     ]
     gateway = GatewayServer(
@@ -242,10 +256,8 @@ async def _start_model(
     settings: Settings,
     prepared: Prepared,
     tokenizer: Tokenizer,
-    storage: Storage,
+    shared: _Shared,
     stack: AsyncExitStack,
-    *,
-    num_models: int,
 ) -> ServedModel:
     """Start the engine of one profile and warm it up."""
     profile = prepared.profile
@@ -256,11 +268,12 @@ async def _start_model(
         fingerprint=prepared.fingerprint,
         tokenizer=tokenizer,
         embedder=embedder,
-        cache=storage.open_cache(profile.dimension, num_models, stack),
-        secret=storage.secret,
+        cache=shared.storage.open_cache(profile.dimension, shared.num_models, stack),
+        secret=shared.storage.secret,
         gate=WorkGate(settings.max_running_tokens, settings.max_waiting_tokens),
-        stored=StoredDocuments(storage.store, settings.max_request_bytes),
-        epoch_of=storage.epoch_of,
+        stored=shared.stored,
+        epoch_of=shared.storage.epoch_of,
+        llm=shared.llm,
     )
     if prepared.vllm_urls and settings.reuse_port == "off":
         # They may be loading yet; the first health check that finds one warms up.

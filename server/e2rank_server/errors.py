@@ -6,6 +6,8 @@
     ├── UnknownModelError         no profile of that name is served
     ├── UnknownDocumentsError     no documents of those ids are stored
     ├── ModelMismatchError        a vector was made by another model
+    ├── GeneratorMissingError     LLM_LISTWISE was asked of a server without an LLM
+    ├── GeneratorRefusedError     the LLM's endpoint refuses such calls for good
     ├── QuotaExceededError        a namespace is full
     ├── DataLossError             a stored document is damaged: put it again
     ├── OverloadedError           try again later, not at once
@@ -94,6 +96,27 @@ class ModelMismatchError(E2RankError):
             f"{field}: the vector's model_fingerprint is {found!r}, "
             f"but this model's fingerprint is {expected!r}"
         )
+
+
+class GeneratorMissingError(E2RankError):
+    """The request's method needs an LLM, and this server has none."""
+
+    reason = "GENERATOR_MISSING"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the method LLM_LISTWISE needs a generator, and this server was started without one "
+            "(--generator-model)"
+        )
+
+
+class GeneratorRefusedError(E2RankError):
+    """What runs the LLM refuses a call in a way that repeating it will not change."""
+
+    reason = "GENERATOR_REFUSED"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"generator: {message}")
 
 
 class QuotaExceededError(E2RankError):

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2rank_server.errors import ConfigurationError
+from e2rank_server.profiles.loading import load_profile, shipped_profiles
 from e2rank_server.profiles.profile import Profile, SourceKind
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ HUB_PATTERNS = ("*.safetensors", "*.json")
 """Weights and data: never pickles, never code."""
 HUB_PATTERNS_WITHOUT_WEIGHTS = ("*.json",)
 
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(?:@[\w./-]+)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Part of the name of a converted folder: raise it when a conversion's result changes.
 _CONVERSION = "1"
@@ -76,33 +78,68 @@ def prepare_model_folder(
     return ModelFolder(folder, folder / "tokenizer.json", revision)
 
 
+def prepare_generator_folder(model: str, models_directory: Path) -> Path:
+    """Find, fetch or make the folder of an LLM; blocks, seconds to minutes at first.
+
+    `model` is a local folder, a profile's name or .toml path (its model then generates,
+    too), or a repository on the hub, as OWNER/NAME or OWNER/NAME@REVISION.
+
+    Raises ConfigurationError when the model is not to be had, saying how to get it.
+    """
+    folder = Path(model).expanduser()
+    if (folder / "config.json").is_file():
+        return folder.resolve()
+    if model.endswith(".toml") or model in shipped_profiles():
+        return prepare_model_folder(load_profile(model), models_directory).path
+    if _REPOSITORY.fullmatch(model) is None:
+        raise ConfigurationError(
+            [
+                f"--generator-model: {model!r} is neither a folder with a config.json, nor one of "
+                f"{', '.join(shipped_profiles())}, a profile's .toml file, or OWNER/NAME on the hub"
+            ]
+        )
+    location, _, revision = model.partition("@")
+    try:
+        return _fetch(location, revision, (*HUB_PATTERNS, "*.jinja"))
+    except ConfigurationError as error:
+        raise ConfigurationError([f"--generator-model: {p}" for p in error.problems]) from error
+
+
 def _download(profile: Profile, *, with_weights: bool) -> Path:
-    """Fetch the hub snapshot into the user's Hugging Face cache, or find it there."""
+    """Fetch the profile's hub snapshot."""
+    source = profile.source
+    patterns = HUB_PATTERNS if with_weights else HUB_PATTERNS_WITHOUT_WEIGHTS
+    try:
+        return _fetch(source.location, source.revision, patterns)
+    except ConfigurationError as error:
+        raise _problem(profile, str(error)) from error
+
+
+def _fetch(location: str, revision: str, patterns: Sequence[str]) -> Path:
+    """Fetch a hub snapshot into the user's Hugging Face cache, or find it there."""
     import huggingface_hub
     from huggingface_hub import errors
 
-    source = profile.source
-    wanted = f"{source.location} at revision {source.revision or 'main'}"
-    logger.info("%s: looking up %s, downloading what is not here yet", profile.name, wanted)
+    wanted = f"{location} at revision {revision or 'main'}"
+    logger.info("looking up %s, downloading what is not here yet", wanted)
     try:
         snapshot = huggingface_hub.snapshot_download(
-            source.location,
-            revision=source.revision or None,
-            allow_patterns=list(HUB_PATTERNS if with_weights else HUB_PATTERNS_WITHOUT_WEIGHTS),
+            location, revision=revision or None, allow_patterns=list(patterns)
         )
     except errors.GatedRepoError as error:
-        raise _problem(
-            profile, f"{wanted} is gated: accept its terms on the hub, then run `hf auth login`"
+        raise ConfigurationError(
+            [f"{wanted} is gated: accept its terms on the hub, then run `hf auth login`"]
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise _problem(profile, f"the hub has no {wanted}, or it is private") from error
+        raise ConfigurationError([f"the hub has no {wanted}, or it is private"]) from error
     except (errors.HFValidationError, OSError) as error:
         # LocalEntryNotFoundError (offline and not cached) and connection errors are OSErrors.
-        raise _problem(
-            profile,
-            f"{wanted} is not in the local cache and could not be downloaded "
-            f"({type(error).__name__}); connect to the hub once, or let source.kind = "
-            '"path" name a folder that has the files',
+        raise ConfigurationError(
+            [
+                f"{wanted} is not in the local cache and could not be downloaded "
+                f"({type(error).__name__}); connect to the hub once, or name a folder that has "
+                'the files (in a profile: source.kind = "path")'
+            ]
         ) from error
     return Path(snapshot)
 

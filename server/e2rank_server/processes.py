@@ -122,6 +122,13 @@ async def run_processes(settings: Settings, arguments: Sequence[str]) -> None:
 
 async def _start(settings: Settings, arguments: Sequence[str], stack: AsyncExitStack) -> None:
     started = time.monotonic()
+    if settings.generator_model is not None and settings.generator_url is None:
+        raise ConfigurationError(
+            [
+                "--generator-model: with several processes each would run an LLM of its own; "
+                "serve it elsewhere and name it with --generator-url"
+            ]
+        )
     app.check_address(settings.listen, reuse_port=settings.reuse_port == "on")
     prepared = await asyncio.to_thread(app.prepare, settings)
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e2rank-")))

@@ -100,6 +100,22 @@ def _urls_by_profile(text: str) -> Mapping[str, tuple[str, ...]]:
     return urls
 
 
+def _optional_http_url(text: str) -> str | None:
+    if text and re.fullmatch(r"https?://[^\s@]+", text) is None:
+        raise ValueError("a URL such as http://HOST:PORT/v1, without a password")
+    return text or None
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a name")
+    return text.strip()
+
+
+def _optional_count(text: str) -> int | None:
+    return _count(text) if text else None
+
+
 def _optional_path(text: str) -> Path | None:
     return Path(text).expanduser() if text else None
 
@@ -226,6 +242,44 @@ class Settings:
         "vLLM's prefix cache, for decoders; it helps when the same documents in the same order "
         "come again",
     )
+    generator_model: str | None = _setting(
+        _optional_text,
+        "",
+        "LLM for the method LLM_LISTWISE, run by vLLM in this process tree: a profile, a model "
+        "folder or a repository on the hub; with --generator-url the model's name there; unset "
+        "there is no LLM",
+    )
+    generator_url: str | None = _setting(
+        _optional_http_url,
+        "",
+        "use the LLM at this OpenAI-compatible endpoint, such as http://HOST:PORT/v1",
+    )
+    generator_api_key: str | None = _setting(
+        _optional_key, "", "key that the endpoint of the LLM asks for"
+    )
+    generator_api: Literal["vllm", "openai"] = _setting(
+        _choice("vllm", "openai"),
+        "vllm",
+        "what the endpoint understands: vllm, as SGLang, too, also takes an output's exact length, "
+        "a switch for thinking and a begun answer; openai is the standard alone",
+    )
+    generator_timeout_seconds: float = _setting(
+        _seconds, "120", "how long the LLM may take for one window"
+    )
+    generator_max_tokens: int | None = _setting(
+        _optional_count,
+        "",
+        "tokens of the LLM's context, prompt and output together; unset means the model's own, "
+        "on a CPU at most 8192; at an endpoint it is unknown unless set",
+    )
+    generator_template: str = _setting(
+        _name, "rankzephyr", "prompt template of LLM_LISTWISE for requests that name none"
+    )
+    generator_score_template: str = _setting(
+        _name,
+        "insertrank",
+        "the same for requests with first-stage scores in the prompt (InsertRank)",
+    )
     cache_bytes: int = _setting(
         _size, "512MiB", "memory for document embeddings, shared out evenly between the models"
     )
@@ -302,7 +356,9 @@ class Settings:
 
 
 # URLs may have a password in them.
-_SECRETS = frozenset({"cache_secret", "vllm_api_key", "second_tier", "document_store"})
+_SECRETS = frozenset(
+    {"cache_secret", "vllm_api_key", "generator_api_key", "second_tier", "document_store"}
+)
 
 
 def flag(setting: Field[Any]) -> str:

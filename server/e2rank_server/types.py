@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,15 @@ class Method(StrEnum):
 
     E2RANK = "E2RANK"
     COSINE = "COSINE"
+    VECTOR_PRF = "VECTOR_PRF"
+    LLM_LISTWISE = "LLM_LISTWISE"
+
+
+class ScoreKind(StrEnum):
+    """What the scores of an answer are."""
+
+    COSINE = "COSINE"
+    RECIPROCAL_RANK = "RECIPROCAL_RANK"
 
 
 class PromptOrder(StrEnum):
@@ -40,6 +49,22 @@ class ScoreScaling(StrEnum):
     RAW = "RAW"
     MIN_MAX = "MIN_MAX"
     PERCENT = "PERCENT"
+
+
+class ScoreSource(StrEnum):
+    """Whose first-stage scores stand in a prompt."""
+
+    CALLER = "CALLER"
+    CANDIDATE_BM25 = "CANDIDATE_BM25"
+    """Computed here, over the candidates of one request alone."""
+
+
+class InitialOrder(StrEnum):
+    """The order in which an LLM first sees the candidates."""
+
+    FIRST_STAGE = "FIRST_STAGE"
+    REVERSED = "REVERSED"
+    SHUFFLED = "SHUFFLED"
 
 
 class InputType(StrEnum):
@@ -77,6 +102,13 @@ class EmbedderBackend(StrEnum):
     FAKE = "FAKE"
 
 
+class GeneratorBackend(StrEnum):
+    """What runs an LLM."""
+
+    VLLM_IN_PROCESS = "VLLM_IN_PROCESS"
+    OPENAI_ENDPOINT = "OPENAI_ENDPOINT"
+
+
 class WarningCode(StrEnum):
     """Why a caller is warned about an answer that is valid all the same."""
 
@@ -86,6 +118,9 @@ class WarningCode(StrEnum):
     PROMPT_DOCUMENTS_SHRUNK = "PROMPT_DOCUMENTS_SHRUNK"
     FIRST_STAGE_SCORES_EXPERIMENTAL = "FIRST_STAGE_SCORES_EXPERIMENTAL"
     DOCUMENTS_NOT_EMBEDDED = "DOCUMENTS_NOT_EMBEDDED"
+    CANDIDATE_BM25 = "CANDIDATE_BM25"
+    GENERATOR_FAILED = "GENERATOR_FAILED"
+    LLM_OUTPUT_REPAIRED = "LLM_OUTPUT_REPAIRED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +151,62 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn of a conversation with an LLM."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class FirstStageScores:
+    """How first-stage scores are written into a prompt, and whose (InsertRank)."""
+
+    scaling: ScoreScaling = ScoreScaling.RAW
+    source: ScoreSource = ScoreSource.CALLER
+
+
+@dataclass(frozen=True, slots=True)
 class E2RankOptions:
     """Options of Method.E2RANK; None means the profile's value."""
 
     prompt_documents: int | None = None
     prompt_order: PromptOrder | None = None
-    score_scaling: ScoreScaling | None = None
+    first_stage_scores: FirstStageScores | None = None
     """If set, first-stage scores stand in the prompt. None leaves them out."""
 
 
 @dataclass(frozen=True, slots=True)
 class CosineOptions:
     """Options of Method.COSINE, which has none yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorPrfOptions:
+    """Options of Method.VECTOR_PRF: how many documents speak for the query, and how loudly."""
+
+    feedback_documents: int = 5
+    feedback_weight: float = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class LlmListwiseOptions:
+    """Options of Method.LLM_LISTWISE; None means the template's value, or the server's."""
+
+    template: str | None = None
+    window_size: int | None = None
+    stride: int | None = None
+    num_passes: int = 1
+    initial_order: InitialOrder = InitialOrder.FIRST_STAGE
+    shuffle_seed: int = 0
+    max_words_per_document: int | None = None
+    thinking: bool = False
+    reasoning_token_budget: int | None = None
+    first_stage_scores: FirstStageScores | None = None
+    allow_degraded: bool = False
+
+
+MethodOptions: TypeAlias = E2RankOptions | CosineOptions | VectorPrfOptions | LlmListwiseOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +220,7 @@ class RerankRequest:
     top_n: int | None = None
     max_tokens_per_document: int | None = None
     priority: int = 0
-    options: E2RankOptions | CosineOptions | None = None
+    options: MethodOptions | None = None
     """None means the profile's default method with its default options."""
     return_documents: bool = False
     drop_unknown: bool = False
@@ -150,14 +229,15 @@ class RerankRequest:
 
 @dataclass(slots=True)
 class RankedDocument:
-    """`index` is the document's position in the request; `relevance_score` a cosine.
+    """`index` is the document's position in the request; see the answer's `score_kind`.
 
     `document` has its text if the request asked for documents.
     """
 
     index: int
     relevance_score: float
-    cache_tier: CacheTier
+    cache_tier: CacheTier | None
+    """None if the method compares no vectors."""
     document: Document
 
 
@@ -188,6 +268,33 @@ class Timings:
     documents_seconds: float = 0.0
     score_seconds: float = 0.0
     store_seconds: float = 0.0
+    generate_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LlmOutputCounts:
+    """Outputs of an LLM by what was wrong; LlmOutputCounts in rerank.proto explains each."""
+
+    ok: int = 0
+    malformed: int = 0
+    repetition: int = 0
+    missing: int = 0
+    refused: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LlmListwiseReport:
+    """What an LLM was asked and how well it answered; see rerank.proto for each count."""
+
+    generator_model: str
+    template: str
+    template_version: str
+    windows: int
+    outputs: LlmOutputCounts
+    prompt_tokens: int
+    generated_tokens: int
+    identifiers_absent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +310,8 @@ class RerankOutcome:
     timings: Timings
     warnings: Sequence[AnswerWarning] = ()
     unknown: Sequence[int] = ()
+    score_kind: ScoreKind = ScoreKind.COSINE
+    llm_listwise: LlmListwiseReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,3 +393,15 @@ class ModelLoad:
 
     running_tokens: int
     waiting_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorDescription:
+    """What GetModel says of what generates; `max_model_tokens` is None if it is not known."""
+
+    model: str
+    backend: GeneratorBackend
+    max_model_tokens: int | None
+    templates: Sequence[str]
+    default_template: str
+    default_score_template: str

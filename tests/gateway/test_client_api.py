@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
+from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
@@ -32,8 +33,13 @@ from e2rank_client import (
     Document,
     E2RankClient,
     E2RankOptions,
+    FirstStageScores,
     HealthStatus,
+    InitialOrder,
     InvalidRequestError,
+    LlmListwiseOptions,
+    LlmListwiseReport,
+    LlmOutputCounts,
     MessageTooLargeError,
     Method,
     ModelLoad,
@@ -42,13 +48,16 @@ from e2rank_client import (
     PromptOrder,
     PromptTooLongError,
     QuotaExceededError,
+    ScoreKind,
     ScoreScaling,
+    ScoreSource,
     SecondTierState,
     ServerError,
     UnavailableError,
     UnknownDocumentsError,
     UnknownModelError,
     Vector,
+    VectorPrfOptions,
     WarningCode,
 )
 from tests.gateway.canned_server import (
@@ -82,6 +91,95 @@ async def client(server: CannedServer, request: pytest.FixtureRequest) -> AsyncI
         yield either
 
 
+LLM_OPTIONS = LlmListwiseOptions(
+    template="insertrank",
+    window_size=10,
+    stride=5,
+    num_passes=2,
+    initial_order=InitialOrder.SHUFFLED,
+    shuffle_seed=7,
+    max_words_per_document=50,
+    thinking=True,
+    reasoning_token_budget=99,
+    first_stage_scores=FirstStageScores(ScoreScaling.MIN_MAX),
+    allow_degraded=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "sent"),
+    [
+        ("E2RANK", {"e2rank": {}}),
+        ("COSINE", {"cosine": {}}),
+        ("VECTOR_PRF", {"vector_prf": {}}),
+        ("LLM_LISTWISE", {"llm_listwise": {}}),
+        (Method.VECTOR_PRF, {"vector_prf": {}}),
+        (
+            VectorPrfOptions(3, 0.5),
+            {"vector_prf": {"feedback_documents": 3, "feedback_weight": 0.5}},
+        ),
+        (
+            LLM_OPTIONS,
+            {
+                "llm_listwise": {
+                    "template": "insertrank",
+                    "window_size": 10,
+                    "stride": 5,
+                    "num_passes": 2,
+                    "initial_order": "INITIAL_ORDER_SHUFFLED",
+                    "shuffle_seed": "7",
+                    "max_words_per_document": 50,
+                    "thinking": True,
+                    "reasoning_token_budget": 99,
+                    "first_stage_scores": {
+                        "scaling": "FIRST_STAGE_SCORE_SCALING_MIN_MAX",
+                        "source": "FIRST_STAGE_SCORE_SOURCE_CALLER",
+                    },
+                    "allow_degraded": True,
+                }
+            },
+        ),
+        (None, {}),
+    ],
+)
+async def test_rerank_sends_the_method_and_its_options(
+    server: CannedServer, client: Any, method: Any, sent: dict[str, Any]
+) -> None:
+    server.answer = rerank_pb2.RerankResponse()
+    await client.rerank("q", ["d"], method=method)
+    expected = rerank_pb2.RerankRequest()
+    json_format.ParseDict(sent, expected)
+    chosen = server.request.WhichOneof("method")
+    assert chosen == expected.WhichOneof("method")
+    if chosen is not None:
+        assert getattr(server.request, chosen) == getattr(expected, chosen)
+
+
+async def test_rerank_reads_what_an_llm_did(server: CannedServer, client: Any) -> None:
+    server.answer = rerank_pb2.RerankResponse(
+        method=rerank_pb2.RERANK_METHOD_LLM_LISTWISE,
+        score_kind=rerank_pb2.SCORE_KIND_RECIPROCAL_RANK,
+        llm_listwise=rerank_pb2.LlmListwiseReport(
+            generator_model="m",
+            template="t",
+            template_version="1",
+            windows=21,
+            outputs=rerank_pb2.LlmOutputCounts(
+                ok=1, malformed=2, repetition=3, missing=4, refused=5, failed=6
+            ),
+            prompt_tokens=7,
+            generated_tokens=8,
+            identifiers_absent=9,
+        ),
+    )
+    answer = await client.rerank("q", ["d"], method="LLM_LISTWISE")
+    assert answer.method is Method.LLM_LISTWISE
+    assert answer.score_kind is ScoreKind.RECIPROCAL_RANK
+    assert answer.llm_listwise == LlmListwiseReport(
+        "m", "t", "1", 21, LlmOutputCounts(1, 2, 3, 4, 5, 6), 7, 8, 9
+    )
+
+
 async def test_rerank_sends_all_that_was_asked(server: CannedServer, client: Any) -> None:
     server.answer = rerank_pb2.RerankResponse()
     vector = Vector(np.array([0.6, 0.8], np.float32), "f1")
@@ -98,7 +196,9 @@ async def test_rerank_sends_all_that_was_asked(server: CannedServer, client: Any
         unknown_documents="DROP",
         priority=-2,
         method=E2RankOptions(
-            prompt_documents=5, prompt_order=PromptOrder.COSINE, score_scaling=ScoreScaling.RAW
+            prompt_documents=5,
+            prompt_order=PromptOrder.COSINE,
+            first_stage_scores=FirstStageScores(source=ScoreSource.CANDIDATE_BM25),
         ),
     )
 
@@ -131,7 +231,8 @@ async def test_rerank_sends_all_that_was_asked(server: CannedServer, client: Any
             prompt_documents=5,
             prompt_order=rerank_pb2.PROMPT_ORDER_COSINE,
             first_stage_scores=rerank_pb2.FirstStageScoreOptions(
-                scaling=rerank_pb2.FIRST_STAGE_SCORE_SCALING_RAW
+                scaling=rerank_pb2.FIRST_STAGE_SCORE_SCALING_RAW,
+                source=rerank_pb2.FIRST_STAGE_SCORE_SOURCE_CANDIDATE_BM25,
             ),
         ),
     )

@@ -83,7 +83,11 @@ def test_every_backend_and_order_is_in_the_contract(
     assert types_pb2.TokenizerBackend.Name(identity.tokenizer_backend).endswith(tokenizer)
     assert types_pb2.EmbedderBackend.Name(identity.embedder_backend).endswith(embedder)
     model = encode_model(
-        description, GatewayLimits(), load=model_pb2.ModelLoad(), cache=model_pb2.CacheStats()
+        description,
+        GatewayLimits(),
+        load=model_pb2.ModelLoad(),
+        cache=model_pb2.CacheStats(),
+        generator=None,
     )
     assert rerank_pb2.PromptOrder.Name(model.default_prompt_order).endswith(order)
 

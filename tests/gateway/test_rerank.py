@@ -12,6 +12,7 @@ from e2rank.v1 import rerank_pb2, types_pb2
 from e2rank_server.types import (
     CosineOptions,
     E2RankOptions,
+    FirstStageScores,
     PromptOrder,
     RerankRequest,
     ScoreScaling,
@@ -91,7 +92,9 @@ async def test_engine_gets_the_request_as_domain_values(gateway: Gateway) -> Non
     assert request.query == "which one"
     assert (request.namespace, request.instruction, request.top_n) == ("n", "find", 1)
     assert (request.max_tokens_per_document, request.priority) == (9, -3)
-    assert request.options == E2RankOptions(5, PromptOrder.FIRST_STAGE, ScoreScaling.PERCENT)
+    assert request.options == E2RankOptions(
+        5, PromptOrder.FIRST_STAGE, FirstStageScores(ScoreScaling.PERCENT)
+    )
     (document,) = request.documents
     assert (document.id, document.text, document.title) == ("a", "x", "y")
     assert (document.vector, document.first_stage_score) == (None, -2.5)

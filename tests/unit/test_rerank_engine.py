@@ -20,12 +20,15 @@ from e2rank_server.types import (
     Document,
     E2RankOptions,
     EmbedRequest,
+    FirstStageScores,
     InputType,
     Method,
     PromptOrder,
     RerankRequest,
     ScoreScaling,
+    ScoreSource,
     TextInput,
+    VectorPrfOptions,
     WarningCode,
 )
 from tests.unit.engine_rig import DIMENSION, EngineRig, documents, profile, settle
@@ -203,7 +206,7 @@ async def test_first_stage_scores_stand_beside_their_own_documents() -> None:
     options = E2RankOptions(
         prompt_documents=2,
         prompt_order=PromptOrder.COSINE,
-        score_scaling=ScoreScaling.PERCENT,
+        first_stage_scores=FirstStageScores(ScoreScaling.PERCENT),
     )
     rig = EngineRig()
     outcome = await rig.model.rerank(
@@ -396,3 +399,41 @@ async def test_a_request_scores_the_same_cold_and_warm(element_type: ElementType
     assert [(r.index, r.relevance_score) for r in cold.results] == [
         (r.index, r.relevance_score) for r in warm.results
     ]
+
+
+async def test_vector_feedback_ranks_by_the_query_and_the_first_documents() -> None:
+    rig = EngineRig()
+    candidates = documents("apple tart", "apple pie", "apple cake tart", "pear soup")
+    outcome = await rig.model.rerank(
+        request(query="apple", documents=candidates, options=VectorPrfOptions(2, 0.5))
+    )
+    [query] = (await rig.model.embed(EmbedRequest(InputType.QUERY, [TextInput("apple")]))).vectors
+    texts = [TextInput(document.text or "") for document in candidates]
+    vectors = (await rig.model.embed(EmbedRequest(InputType.DOCUMENT, texts))).vectors
+    moved = query + 0.5 * (vectors[0] + vectors[1]) / 2
+    scores = vectors @ (moved / np.linalg.norm(moved))
+    assert outcome.method is Method.VECTOR_PRF
+    assert [r.index for r in outcome.results] == np.argsort(-scores, kind="stable").tolist()
+    assert [r.relevance_score for r in outcome.results] == pytest.approx(
+        sorted(scores.tolist(), reverse=True), abs=1e-5
+    )
+
+
+async def test_vector_feedback_costs_no_listwise_prompt() -> None:
+    rig = EngineRig()
+    await rig.model.rerank(request(documents=documents("a", "b"), options=VectorPrfOptions()))
+    assert rig.tokenizer.prompts == []
+    assert len(rig.embedded_lengths()) == 3
+
+
+async def test_scores_computed_over_the_candidates_are_labelled() -> None:
+    rig = EngineRig()
+    options = E2RankOptions(
+        prompt_documents=1, first_stage_scores=FirstStageScores(source=ScoreSource.CANDIDATE_BM25)
+    )
+    outcome = await rig.model.rerank(
+        request(query="apple", documents=documents("pear", "apple"), options=options)
+    )
+    [prompt] = rig.tokenizer.prompts
+    assert prompt.scores == ["0.000"]
+    assert WarningCode.CANDIDATE_BM25 in {warning.code for warning in outcome.warnings}

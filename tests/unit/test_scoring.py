@@ -1,8 +1,13 @@
 import numpy as np
 import pytest
 
-from e2rank_server.engine.scoring import best_first, cosine_scores, scale_first_stage_scores
-from e2rank_server.types import ScoreScaling
+from e2rank_server.engine.scoring import (
+    best_first,
+    cosine_scores,
+    feedback_vector,
+    scale_first_stage_scores,
+)
+from e2rank_server.types import ScoreScaling, VectorPrfOptions
 
 
 def test_equal_scores_keep_the_request_order() -> None:
@@ -50,3 +55,24 @@ def test_first_stage_scores_are_scaled_over_all_candidates(
 def test_equal_first_stage_scores_scale_to_the_top() -> None:
     assert scale_first_stage_scores([3.0, 3.0], ScoreScaling.MIN_MAX) == ["1.000", "1.000"]
     assert scale_first_stage_scores([3.0], ScoreScaling.PERCENT) == ["100"]
+
+
+def test_feedback_adds_the_weighted_mean_of_the_first_documents() -> None:
+    query = np.array([1, 0, 0], np.float32)
+    vectors = np.array([[0, 1, 0], [0, 0, 1], [0, 0, -1]], np.float32)
+    moved = feedback_vector(query, vectors, VectorPrfOptions(2, 0.8))
+    expected = np.array([1, 0.4, 0.4]) / np.sqrt(1 + 2 * 0.4**2)
+    assert moved.dtype == np.float32
+    assert moved == pytest.approx(expected)
+
+
+def test_feedback_of_weight_zero_leaves_the_query() -> None:
+    query = np.array([0.6, 0.8], np.float32)
+    vectors = np.array([[0, 1]], np.float32)
+    assert feedback_vector(query, vectors, VectorPrfOptions(5, 0.0)) == pytest.approx(query)
+
+
+def test_feedback_that_cancels_the_query_is_left_out() -> None:
+    query = np.array([1, 0], np.float32)
+    vectors = np.array([[-1, 0]], np.float32)
+    assert feedback_vector(query, vectors, VectorPrfOptions(1, 1.0)).tolist() == [1, 0]

@@ -22,10 +22,9 @@ from e2rank.v1 import (
     types_pb2,
 )
 from e2rank_client import health, wire
+from e2rank_client.method_options import MethodChoice, method_to_wire
 from e2rank_client.types import (
-    CosineOptions,
     Document,
-    E2RankOptions,
     EmbedResult,
     HealthStatus,
     InputType,
@@ -35,7 +34,6 @@ from e2rank_client.types import (
 )
 
 ResultT = TypeVar("ResultT")
-MethodChoice: TypeAlias = Literal["E2RANK", "COSINE"] | E2RankOptions | CosineOptions
 InputChoice: TypeAlias = Literal["QUERY", "DOCUMENT"] | InputType
 UnknownChoice: TypeAlias = Literal["FAIL", "DROP"] | UnknownDocuments
 
@@ -113,7 +111,7 @@ def rerank(
         max_tokens_per_document=max_tokens_per_document,
         priority=priority,
         unknown_documents=f"UNKNOWN_DOCUMENTS_{UnknownDocuments(unknown_documents)}",
-        **_method(method),
+        **method_to_wire(method),
     )
     for document in documents:
         wire.add_document(request, document)
@@ -230,17 +228,3 @@ def _read_health(response: Any) -> HealthStatus:  # noqa: ANN401 - the message h
         health.SERVING: HealthStatus.SERVING,
         health.NOT_SERVING: HealthStatus.NOT_SERVING,
     }.get(response.status, HealthStatus.UNRECOGNISED)
-
-
-def _method(choice: MethodChoice | None) -> dict[str, Any]:
-    """Return the member of the request's `method` to set."""
-    match choice:
-        case None:
-            return {}
-        case "E2RANK":
-            return {"e2rank": rerank_pb2.E2RankOptions()}
-        case "COSINE" | CosineOptions():
-            return {"cosine": rerank_pb2.CosineOptions()}
-        case E2RankOptions():
-            return {"e2rank": wire.e2rank_options_to_wire(choice)}
-    raise ValueError(f"method is E2RANK, COSINE, their options or None, not {choice!r}")

@@ -19,14 +19,13 @@ except ImportError as error:
 
 from e2rank_client import cli_documents
 from e2rank_client import verify as verification
-from e2rank_client.calls import MethodChoice
 from e2rank_client.cli_options import DEFAULT_ADDRESS, Address, AsJson, Timeout, print_json
 from e2rank_client.client import E2RankClient
 from e2rank_client.connection import DEFAULT_TIMEOUT_SECONDS
 from e2rank_client.document_file import DocumentFileError, read_documents
 from e2rank_client.errors import E2RankError, InvalidRequestError, UnknownDocumentsError
 from e2rank_client.local_server import ServerStartError, local_server
-from e2rank_client.types import Document, HealthStatus, Model, RerankResult
+from e2rank_client.types import Document, HealthStatus, Method, Model, RerankResult
 
 _SHOWN_CHARACTERS = 100
 
@@ -38,6 +37,8 @@ class MethodName(StrEnum):
 
     E2RANK = "e2rank"
     COSINE = "cosine"
+    VECTOR_PRF = "vector-prf"
+    LLM_LISTWISE = "llm-listwise"
 
 
 @app.command()
@@ -72,14 +73,11 @@ def rerank(
 ) -> None:
     """Order the documents of a file, or stored ones, by relevance to a query."""
     candidates = _candidates(documents, ids)
-    choice: MethodChoice | None = None
-    if method is not None:
-        choice = "E2RANK" if method is MethodName.E2RANK else "COSINE"
     with E2RankClient(address, timeout_seconds=timeout) as client:
         answer = client.rerank(
             query,
             candidates,
-            method=choice,
+            method=None if method is None else Method[method.name],
             model=model,
             namespace=namespace,
             instruction=instruction,

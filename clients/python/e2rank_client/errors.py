@@ -7,6 +7,8 @@
     ├── UnknownModelError         no profile of that name is served
     ├── UnknownDocumentsError     documents named by id are not stored; `violations` says which
     ├── ModelMismatchError        a vector was made by another model
+    ├── GeneratorMissingError     the method LLM_LISTWISE, and the server has no LLM
+    ├── GeneratorRefusedError     the LLM's endpoint refuses the server's calls
     ├── QuotaExceededError        a namespace has no room for the documents
     ├── DataLossError             a stored document is damaged; putting it again repairs it
     ├── OverloadedError           try again after `retry_after_seconds`
@@ -107,6 +109,14 @@ class UnknownDocumentsError(E2RankError):
         self.violations = call.violations
 
 
+class GeneratorMissingError(E2RankError):
+    """The method needs an LLM, and the server was started without one."""
+
+
+class GeneratorRefusedError(E2RankError):
+    """What runs the server's LLM refuses its calls; repeating will not change that."""
+
+
 class QuotaExceededError(E2RankError):
     """The documents exceed their namespace's quota; none of the call's were stored.
 
@@ -163,6 +173,8 @@ _BY_REASON: dict[str, type[E2RankError]] = {
     "UNKNOWN_MODEL": UnknownModelError,
     "UNKNOWN_DOCUMENTS": UnknownDocumentsError,
     "MODEL_MISMATCH": ModelMismatchError,
+    "GENERATOR_MISSING": GeneratorMissingError,
+    "GENERATOR_REFUSED": GeneratorRefusedError,
     "QUOTA_EXCEEDED": QuotaExceededError,
     "DATA_LOSS": DataLossError,
     "OVERLOADED": OverloadedError,

@@ -23,6 +23,20 @@ class Method(StrEnum):
     """One embedding of a listwise prompt, that is the query with its first candidates."""
     COSINE = "COSINE"
     """The plain query embedding."""
+    VECTOR_PRF = "VECTOR_PRF"
+    """The query embedding, moved towards those of the first documents."""
+    LLM_LISTWISE = "LLM_LISTWISE"
+    """An LLM writes out the order, a window at a time."""
+
+
+class ScoreKind(StrEnum):
+    """What the scores of an answer are."""
+
+    UNRECOGNISED = "UNRECOGNISED"
+    COSINE = "COSINE"
+    """Cosines of embeddings."""
+    RECIPROCAL_RANK = "RECIPROCAL_RANK"
+    """One over the rank: nothing can be read from it but the order."""
 
 
 class PromptOrder(StrEnum):
@@ -44,6 +58,25 @@ class ScoreScaling(StrEnum):
     """Linear to 0..1."""
     PERCENT = "PERCENT"
     """Linear to 0..100, rounded to integers."""
+
+
+class ScoreSource(StrEnum):
+    """Whose first-stage scores are written into a prompt."""
+
+    CALLER = "CALLER"
+    """The documents' `first_stage_score`."""
+    CANDIDATE_BM25 = "CANDIDATE_BM25"
+    """BM25, computed by the server over the candidates of this request alone."""
+
+
+class InitialOrder(StrEnum):
+    """The order in which an LLM first sees the candidates."""
+
+    FIRST_STAGE = "FIRST_STAGE"
+    """As in the request."""
+    REVERSED = "REVERSED"
+    SHUFFLED = "SHUFFLED"
+    """At random, by the options' `shuffle_seed`."""
 
 
 class InputType(StrEnum):
@@ -105,6 +138,14 @@ class EmbedderBackend(StrEnum):
     FAKE = "FAKE"
 
 
+class GeneratorBackend(StrEnum):
+    """What runs an LLM."""
+
+    UNRECOGNISED = "UNRECOGNISED"
+    VLLM_IN_PROCESS = "VLLM_IN_PROCESS"
+    OPENAI_ENDPOINT = "OPENAI_ENDPOINT"
+
+
 class WarningCode(StrEnum):
     """Why a valid answer carries a warning."""
 
@@ -115,6 +156,9 @@ class WarningCode(StrEnum):
     PROMPT_DOCUMENTS_SHRUNK = "PROMPT_DOCUMENTS_SHRUNK"
     FIRST_STAGE_SCORES_EXPERIMENTAL = "FIRST_STAGE_SCORES_EXPERIMENTAL"
     DOCUMENTS_NOT_EMBEDDED = "DOCUMENTS_NOT_EMBEDDED"
+    CANDIDATE_BM25 = "CANDIDATE_BM25"
+    GENERATOR_FAILED = "GENERATOR_FAILED"
+    LLM_OUTPUT_REPAIRED = "LLM_OUTPUT_REPAIRED"
 
 
 class SecondTierState(StrEnum):
@@ -163,19 +207,61 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstStageScores:
+    """How first-stage scores are written into a prompt, and whose (InsertRank)."""
+
+    scaling: ScoreScaling = ScoreScaling.RAW
+    source: ScoreSource = ScoreSource.CALLER
+
+
+@dataclass(frozen=True, slots=True)
 class E2RankOptions:
     """Options of the method E2RANK; None means the profile's value."""
 
     prompt_documents: int | None = None
     """How many documents the prompt shows."""
     prompt_order: PromptOrder | None = None
-    score_scaling: ScoreScaling | None = None
+    first_stage_scores: FirstStageScores | None = None
     """If set, first-stage scores stand in the prompt (an experiment)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CosineOptions:
     """Options of the method COSINE, which has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorPrfOptions:
+    """Options of the method VECTOR_PRF; None means the server's value."""
+
+    feedback_documents: int | None = None
+    """How many documents, in the request's order, are taken to be relevant (5)."""
+    feedback_weight: float | None = None
+    """Weight of their mean against the query's 1 (0.6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LlmListwiseOptions:
+    """Options of the method LLM_LISTWISE; None means the template's value, or the server's."""
+
+    template: str | None = None
+    """Name of a prompt template; `Model.generator` lists them."""
+    window_size: int | None = None
+    """Candidates in one prompt (20)."""
+    stride: int | None = None
+    """How far the next window begins before the last (half a window)."""
+    num_passes: int | None = None
+    """How often the windows slide over all candidates (once)."""
+    initial_order: InitialOrder | None = None
+    shuffle_seed: int = 0
+    max_words_per_document: int | None = None
+    thinking: bool = False
+    """Whether a template that can do both asks the model to think first."""
+    reasoning_token_budget: int | None = None
+    first_stage_scores: FirstStageScores | None = None
+    """If set, each candidate's own first-stage score stands beside it (InsertRank)."""
+    allow_degraded: bool = False
+    """If the generator fails for a window, keep its order and warn instead of failing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +288,7 @@ class ModelIdentity:
 class RankedDocument:
     """One result: `index` is the document's position in the request.
 
-    `relevance_score` is a cosine, comparable within one answer only;
+    `relevance_score` is of the answer's `score_kind`, comparable within one answer only;
     `document` is None unless documents were asked for.
     """
 
@@ -240,6 +326,33 @@ class RerankTimings:
     documents_seconds: float
     score_seconds: float
     store_seconds: float = 0.0
+    generate_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LlmOutputCounts:
+    """Outputs of an LLM by what was wrong with them; see rerank.proto for each."""
+
+    ok: int
+    malformed: int
+    repetition: int
+    missing: int
+    refused: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class LlmListwiseReport:
+    """What an LLM was asked and how well it answered; see rerank.proto for each count."""
+
+    generator_model: str
+    template: str
+    template_version: str
+    windows: int
+    outputs: LlmOutputCounts
+    prompt_tokens: int
+    generated_tokens: int
+    identifiers_absent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +369,9 @@ class RerankResult:
     model: ModelIdentity
     warnings: Sequence[AnswerWarning]
     unknown_documents: Sequence[int] = ()
+    score_kind: ScoreKind = ScoreKind.COSINE
+    llm_listwise: LlmListwiseReport | None = None
+    """Set if the method was LLM_LISTWISE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,6 +567,20 @@ class CacheStats:
 
 
 @dataclass(frozen=True, slots=True)
+class Generator:
+    """What generates for LLM_LISTWISE; `max_model_tokens` is 0 if that is not known."""
+
+    model: str
+    backend: GeneratorBackend
+    max_model_tokens: int
+    templates: Sequence[str]
+    default_template: str
+    default_score_template: str
+    outputs: LlmOutputCounts
+    """Since the process that answered began."""
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A profile that the server serves."""
 
@@ -463,3 +593,5 @@ class Model:
     limits: ModelLimits
     load: ModelLoad
     cache: CacheStats
+    generator: Generator | None = None
+    """None if the server has nothing that generates."""

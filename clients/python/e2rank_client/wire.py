@@ -16,13 +16,16 @@ from e2rank_client.types import (
     CacheStats,
     CacheTier,
     Document,
-    E2RankOptions,
     EmbeddedAhead,
     EmbedderBackend,
     EmbedResult,
     EmbedTimings,
     EmbedUsage,
     FloatArray,
+    Generator,
+    GeneratorBackend,
+    LlmListwiseReport,
+    LlmOutputCounts,
     Method,
     Model,
     ModelIdentity,
@@ -36,7 +39,7 @@ from e2rank_client.types import (
     RerankResult,
     RerankTimings,
     RerankUsage,
-    ScoreScaling,
+    ScoreKind,
     SecondTierState,
     SecondTierStats,
     SecondTierWrites,
@@ -83,20 +86,6 @@ def _set_vector(wire: types_pb2.Vector, vector: Vector) -> None:
     wire.model_fingerprint = vector.model_fingerprint
 
 
-def e2rank_options_to_wire(options: E2RankOptions) -> rerank_pb2.E2RankOptions:
-    """Encode the options of E2RANK."""
-    order, scaling = options.prompt_order, options.score_scaling
-    scores = None
-    if scaling is not None:
-        name = f"FIRST_STAGE_SCORE_SCALING_{ScoreScaling(scaling)}"
-        scores = rerank_pb2.FirstStageScoreOptions(scaling=name)
-    return rerank_pb2.E2RankOptions(
-        prompt_documents=options.prompt_documents,
-        prompt_order=f"PROMPT_ORDER_{PromptOrder(order)}" if order is not None else None,
-        first_stage_scores=scores,
-    )
-
-
 def vector_from_wire(wire: types_pb2.Vector) -> Vector:
     """Decode; float32 elements are a read-only view of the message's bytes."""
     return Vector(_rows(wire, 1)[0], wire.model_fingerprint)
@@ -127,6 +116,21 @@ def rerank_result_from_wire(wire: rerank_pb2.RerankResponse) -> RerankResult:
         model=_identity(wire.model),
         warnings=_warnings(wire.warnings),
         unknown_documents=tuple(wire.unknown_documents),
+        score_kind=_enum(ScoreKind, rerank_pb2.ScoreKind, "SCORE_KIND_", wire.score_kind),
+        llm_listwise=_llm_report(wire.llm_listwise) if wire.HasField("llm_listwise") else None,
+    )
+
+
+def _llm_report(wire: rerank_pb2.LlmListwiseReport) -> LlmListwiseReport:
+    return LlmListwiseReport(
+        generator_model=wire.generator_model,
+        template=wire.template,
+        template_version=wire.template_version,
+        windows=wire.windows,
+        outputs=LlmOutputCounts(**_counts(wire.outputs)),
+        prompt_tokens=wire.prompt_tokens,
+        generated_tokens=wire.generated_tokens,
+        identifiers_absent=wire.identifiers_absent,
     )
 
 
@@ -223,6 +227,21 @@ def model_from_wire(wire: model_pb2.Model) -> Model:
         limits=ModelLimits(**_counts(wire.limits)),
         load=_load(wire.load),
         cache=_cache_stats(wire.cache),
+        generator=_generator(wire.generator) if wire.HasField("generator") else None,
+    )
+
+
+def _generator(wire: model_pb2.Generator) -> Generator:
+    return Generator(
+        model=wire.model,
+        backend=_enum(
+            GeneratorBackend, model_pb2.GeneratorBackend, "GENERATOR_BACKEND_", wire.backend
+        ),
+        max_model_tokens=wire.max_model_tokens,
+        templates=tuple(wire.templates),
+        default_template=wire.default_template,
+        default_score_template=wire.default_score_template,
+        outputs=LlmOutputCounts(**_counts(wire.outputs)),
     )
 
 

@@ -26,15 +26,17 @@ from e2rank.v1 import rerank_pb2 as e2rank_dot_v1_dot_rerank__pb2
 from e2rank.v1 import types_pb2 as e2rank_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65\x32rank/v1/model.proto\x12\te2rank.v1\x1a\x16\x65\x32rank/v1/rerank.proto\x1a\x15\x65\x32rank/v1/types.proto\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.e2rank.v1.Model\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.e2rank.v1.Model\"\xd4\x02\n\x05Model\x12*\n\x08identity\x18\x01 \x01(\x0b\x32\x18.e2rank.v1.ModelIdentity\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x1c\n\x14trained_for_listwise\x18\x03 \x01(\x08\x12/\n\x0e\x64\x65\x66\x61ult_method\x18\x04 \x01(\x0e\x32\x17.e2rank.v1.RerankMethod\x12\x34\n\x14\x64\x65\x66\x61ult_prompt_order\x18\x05 \x01(\x0e\x32\x16.e2rank.v1.PromptOrder\x12\x15\n\rcompute_dtype\x18\x06 \x01(\t\x12&\n\x06limits\x18\x07 \x01(\x0b\x32\x16.e2rank.v1.ModelLimits\x12\"\n\x04load\x18\x08 \x01(\x0b\x32\x14.e2rank.v1.ModelLoad\x12$\n\x05\x63\x61\x63he\x18\t \x01(\x0b\x32\x15.e2rank.v1.CacheStats\"O\n\tModelLoad\x12\x12\n\nis_serving\x18\x01 \x01(\x08\x12\x16\n\x0erunning_tokens\x18\x02 \x01(\x04\x12\x16\n\x0ewaiting_tokens\x18\x03 \x01(\x04\"\xbc\x01\n\nCacheStats\x12\x0c\n\x04hits\x18\x01 \x01(\x04\x12\x0e\n\x06misses\x18\x02 \x01(\x04\x12\x11\n\tevictions\x18\x03 \x01(\x04\x12\x10\n\x08rejected\x18\x04 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x05 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x06 \x01(\x04\x12\x11\n\tmax_bytes\x18\x07 \x01(\x04\x12/\n\x0bsecond_tier\x18\x08 \x01(\x0b\x32\x1a.e2rank.v1.SecondTierStats\"\xf0\x01\n\x0fSecondTierStats\x12\"\n\x04tier\x18\x01 \x01(\x0e\x32\x14.e2rank.v1.CacheTier\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.e2rank.v1.SecondTierState\x12\x0c\n\x04hits\x18\x03 \x01(\x04\x12\x0e\n\x06misses\x18\x04 \x01(\x04\x12\x10\n\x08rejected\x18\x05 \x01(\x04\x12\x10\n\x08timeouts\x18\x06 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x07 \x01(\x04\x12\x0f\n\x07skipped\x18\x08 \x01(\x04\x12+\n\x06writes\x18\t \x01(\x0b\x32\x1b.e2rank.v1.SecondTierWrites\"\xaf\x01\n\x10SecondTierWrites\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.e2rank.v1.SecondTierState\x12\x0f\n\x07written\x18\x02 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x04 \x01(\x04\x12\x0f\n\x07pending\x18\x05 \x01(\x04\x12\x15\n\rpending_bytes\x18\x06 \x01(\x04\x12\x16\n\x0epending_purges\x18\x07 \x01(\x04\"\xb2\x02\n\x0bModelLimits\x12!\n\x19max_documents_per_request\x18\x01 \x01(\r\x12\x1e\n\x16max_inputs_per_request\x18\x02 \x01(\r\x12\x17\n\x0fmax_query_bytes\x18\x03 \x01(\r\x12\x1a\n\x12max_document_bytes\x18\x04 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x05 \x01(\r\x12\x18\n\x10max_query_tokens\x18\x06 \x01(\r\x12\x1b\n\x13max_document_tokens\x18\x07 \x01(\r\x12\x19\n\x11max_prompt_tokens\x18\x08 \x01(\r\x12 \n\x18\x64\x65\x66\x61ult_prompt_documents\x18\t \x01(\r\x12\x1c\n\x14max_prompt_documents\x18\n \x01(\r*\x90\x01\n\x0fSecondTierState\x12!\n\x1dSECOND_TIER_STATE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSECOND_TIER_STATE_AVAILABLE\x10\x01\x12\x1a\n\x16SECOND_TIER_STATE_AWAY\x10\x02\x12\x1d\n\x19SECOND_TIER_STATE_PROBING\x10\x03\x32\x9e\x01\n\x0cModelService\x12\x43\n\x08GetModel\x12\x1a.e2rank.v1.GetModelRequest\x1a\x1b.e2rank.v1.GetModelResponse\x12I\n\nListModels\x12\x1c.e2rank.v1.ListModelsRequest\x1a\x1d.e2rank.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65\x32rank/v1/model.proto\x12\te2rank.v1\x1a\x16\x65\x32rank/v1/rerank.proto\x1a\x15\x65\x32rank/v1/types.proto\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.e2rank.v1.Model\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.e2rank.v1.Model\"\xfd\x02\n\x05Model\x12*\n\x08identity\x18\x01 \x01(\x0b\x32\x18.e2rank.v1.ModelIdentity\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x1c\n\x14trained_for_listwise\x18\x03 \x01(\x08\x12/\n\x0e\x64\x65\x66\x61ult_method\x18\x04 \x01(\x0e\x32\x17.e2rank.v1.RerankMethod\x12\x34\n\x14\x64\x65\x66\x61ult_prompt_order\x18\x05 \x01(\x0e\x32\x16.e2rank.v1.PromptOrder\x12\x15\n\rcompute_dtype\x18\x06 \x01(\t\x12&\n\x06limits\x18\x07 \x01(\x0b\x32\x16.e2rank.v1.ModelLimits\x12\"\n\x04load\x18\x08 \x01(\x0b\x32\x14.e2rank.v1.ModelLoad\x12$\n\x05\x63\x61\x63he\x18\t \x01(\x0b\x32\x15.e2rank.v1.CacheStats\x12\'\n\tgenerator\x18\n \x01(\x0b\x32\x14.e2rank.v1.Generator\"\xdc\x01\n\tGenerator\x12\r\n\x05model\x18\x01 \x01(\t\x12,\n\x07\x62\x61\x63kend\x18\x02 \x01(\x0e\x32\x1b.e2rank.v1.GeneratorBackend\x12\x18\n\x10max_model_tokens\x18\x03 \x01(\r\x12\x11\n\ttemplates\x18\x04 \x03(\t\x12\x18\n\x10\x64\x65\x66\x61ult_template\x18\x05 \x01(\t\x12\x1e\n\x16\x64\x65\x66\x61ult_score_template\x18\x06 \x01(\t\x12+\n\x07outputs\x18\x07 \x01(\x0b\x32\x1a.e2rank.v1.LlmOutputCounts\"O\n\tModelLoad\x12\x12\n\nis_serving\x18\x01 \x01(\x08\x12\x16\n\x0erunning_tokens\x18\x02 \x01(\x04\x12\x16\n\x0ewaiting_tokens\x18\x03 \x01(\x04\"\xbc\x01\n\nCacheStats\x12\x0c\n\x04hits\x18\x01 \x01(\x04\x12\x0e\n\x06misses\x18\x02 \x01(\x04\x12\x11\n\tevictions\x18\x03 \x01(\x04\x12\x10\n\x08rejected\x18\x04 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x05 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x06 \x01(\x04\x12\x11\n\tmax_bytes\x18\x07 \x01(\x04\x12/\n\x0bsecond_tier\x18\x08 \x01(\x0b\x32\x1a.e2rank.v1.SecondTierStats\"\xf0\x01\n\x0fSecondTierStats\x12\"\n\x04tier\x18\x01 \x01(\x0e\x32\x14.e2rank.v1.CacheTier\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.e2rank.v1.SecondTierState\x12\x0c\n\x04hits\x18\x03 \x01(\x04\x12\x0e\n\x06misses\x18\x04 \x01(\x04\x12\x10\n\x08rejected\x18\x05 \x01(\x04\x12\x10\n\x08timeouts\x18\x06 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x07 \x01(\x04\x12\x0f\n\x07skipped\x18\x08 \x01(\x04\x12+\n\x06writes\x18\t \x01(\x0b\x32\x1b.e2rank.v1.SecondTierWrites\"\xaf\x01\n\x10SecondTierWrites\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.e2rank.v1.SecondTierState\x12\x0f\n\x07written\x18\x02 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x04 \x01(\x04\x12\x0f\n\x07pending\x18\x05 \x01(\x04\x12\x15\n\rpending_bytes\x18\x06 \x01(\x04\x12\x16\n\x0epending_purges\x18\x07 \x01(\x04\"\xb2\x02\n\x0bModelLimits\x12!\n\x19max_documents_per_request\x18\x01 \x01(\r\x12\x1e\n\x16max_inputs_per_request\x18\x02 \x01(\r\x12\x17\n\x0fmax_query_bytes\x18\x03 \x01(\r\x12\x1a\n\x12max_document_bytes\x18\x04 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x05 \x01(\r\x12\x18\n\x10max_query_tokens\x18\x06 \x01(\r\x12\x1b\n\x13max_document_tokens\x18\x07 \x01(\r\x12\x19\n\x11max_prompt_tokens\x18\x08 \x01(\r\x12 \n\x18\x64\x65\x66\x61ult_prompt_documents\x18\t \x01(\r\x12\x1c\n\x14max_prompt_documents\x18\n \x01(\r*\x83\x01\n\x10GeneratorBackend\x12!\n\x1dGENERATOR_BACKEND_UNSPECIFIED\x10\x00\x12%\n!GENERATOR_BACKEND_VLLM_IN_PROCESS\x10\x01\x12%\n!GENERATOR_BACKEND_OPENAI_ENDPOINT\x10\x02*\x90\x01\n\x0fSecondTierState\x12!\n\x1dSECOND_TIER_STATE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSECOND_TIER_STATE_AVAILABLE\x10\x01\x12\x1a\n\x16SECOND_TIER_STATE_AWAY\x10\x02\x12\x1d\n\x19SECOND_TIER_STATE_PROBING\x10\x03\x32\x9e\x01\n\x0cModelService\x12\x43\n\x08GetModel\x12\x1a.e2rank.v1.GetModelRequest\x1a\x1b.e2rank.v1.GetModelResponse\x12I\n\nListModels\x12\x1c.e2rank.v1.ListModelsRequest\x1a\x1d.e2rank.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'e2rank.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SECONDTIERSTATE']._serialized_start=1593
-  _globals['_SECONDTIERSTATE']._serialized_end=1737
+  _globals['_GENERATORBACKEND']._serialized_start=1857
+  _globals['_GENERATORBACKEND']._serialized_end=1988
+  _globals['_SECONDTIERSTATE']._serialized_start=1991
+  _globals['_SECONDTIERSTATE']._serialized_end=2135
   _globals['_GETMODELREQUEST']._serialized_start=83
   _globals['_GETMODELREQUEST']._serialized_end=115
   _globals['_GETMODELRESPONSE']._serialized_start=117
@@ -44,17 +46,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSRESPONSE']._serialized_start=191
   _globals['_LISTMODELSRESPONSE']._serialized_end=245
   _globals['_MODEL']._serialized_start=248
-  _globals['_MODEL']._serialized_end=588
-  _globals['_MODELLOAD']._serialized_start=590
-  _globals['_MODELLOAD']._serialized_end=669
-  _globals['_CACHESTATS']._serialized_start=672
-  _globals['_CACHESTATS']._serialized_end=860
-  _globals['_SECONDTIERSTATS']._serialized_start=863
-  _globals['_SECONDTIERSTATS']._serialized_end=1103
-  _globals['_SECONDTIERWRITES']._serialized_start=1106
-  _globals['_SECONDTIERWRITES']._serialized_end=1281
-  _globals['_MODELLIMITS']._serialized_start=1284
-  _globals['_MODELLIMITS']._serialized_end=1590
-  _globals['_MODELSERVICE']._serialized_start=1740
-  _globals['_MODELSERVICE']._serialized_end=1898
+  _globals['_MODEL']._serialized_end=629
+  _globals['_GENERATOR']._serialized_start=632
+  _globals['_GENERATOR']._serialized_end=852
+  _globals['_MODELLOAD']._serialized_start=854
+  _globals['_MODELLOAD']._serialized_end=933
+  _globals['_CACHESTATS']._serialized_start=936
+  _globals['_CACHESTATS']._serialized_end=1124
+  _globals['_SECONDTIERSTATS']._serialized_start=1127
+  _globals['_SECONDTIERSTATS']._serialized_end=1367
+  _globals['_SECONDTIERWRITES']._serialized_start=1370
+  _globals['_SECONDTIERWRITES']._serialized_end=1545
+  _globals['_MODELLIMITS']._serialized_start=1548
+  _globals['_MODELLIMITS']._serialized_end=1854
+  _globals['_MODELSERVICE']._serialized_start=2138
+  _globals['_MODELSERVICE']._serialized_end=2296
 # @@protoc_insertion_point(module_scope)

@@ -9,12 +9,21 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class GeneratorBackend(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GENERATOR_BACKEND_UNSPECIFIED: _ClassVar[GeneratorBackend]
+    GENERATOR_BACKEND_VLLM_IN_PROCESS: _ClassVar[GeneratorBackend]
+    GENERATOR_BACKEND_OPENAI_ENDPOINT: _ClassVar[GeneratorBackend]
+
 class SecondTierState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SECOND_TIER_STATE_UNSPECIFIED: _ClassVar[SecondTierState]
     SECOND_TIER_STATE_AVAILABLE: _ClassVar[SecondTierState]
     SECOND_TIER_STATE_AWAY: _ClassVar[SecondTierState]
     SECOND_TIER_STATE_PROBING: _ClassVar[SecondTierState]
+GENERATOR_BACKEND_UNSPECIFIED: GeneratorBackend
+GENERATOR_BACKEND_VLLM_IN_PROCESS: GeneratorBackend
+GENERATOR_BACKEND_OPENAI_ENDPOINT: GeneratorBackend
 SECOND_TIER_STATE_UNSPECIFIED: SecondTierState
 SECOND_TIER_STATE_AVAILABLE: SecondTierState
 SECOND_TIER_STATE_AWAY: SecondTierState
@@ -43,7 +52,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("identity", "dimension", "trained_for_listwise", "default_method", "default_prompt_order", "compute_dtype", "limits", "load", "cache")
+    __slots__ = ("identity", "dimension", "trained_for_listwise", "default_method", "default_prompt_order", "compute_dtype", "limits", "load", "cache", "generator")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
     TRAINED_FOR_LISTWISE_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +62,7 @@ class Model(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
+    GENERATOR_FIELD_NUMBER: _ClassVar[int]
     identity: _types_pb2.ModelIdentity
     dimension: int
     trained_for_listwise: bool
@@ -62,7 +72,26 @@ class Model(_message.Message):
     limits: ModelLimits
     load: ModelLoad
     cache: CacheStats
-    def __init__(self, identity: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., dimension: _Optional[int] = ..., trained_for_listwise: bool = ..., default_method: _Optional[_Union[_rerank_pb2.RerankMethod, str]] = ..., default_prompt_order: _Optional[_Union[_rerank_pb2.PromptOrder, str]] = ..., compute_dtype: _Optional[str] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ..., load: _Optional[_Union[ModelLoad, _Mapping]] = ..., cache: _Optional[_Union[CacheStats, _Mapping]] = ...) -> None: ...
+    generator: Generator
+    def __init__(self, identity: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., dimension: _Optional[int] = ..., trained_for_listwise: bool = ..., default_method: _Optional[_Union[_rerank_pb2.RerankMethod, str]] = ..., default_prompt_order: _Optional[_Union[_rerank_pb2.PromptOrder, str]] = ..., compute_dtype: _Optional[str] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ..., load: _Optional[_Union[ModelLoad, _Mapping]] = ..., cache: _Optional[_Union[CacheStats, _Mapping]] = ..., generator: _Optional[_Union[Generator, _Mapping]] = ...) -> None: ...
+
+class Generator(_message.Message):
+    __slots__ = ("model", "backend", "max_model_tokens", "templates", "default_template", "default_score_template", "outputs")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    MAX_MODEL_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATES_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_SCORE_TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    backend: GeneratorBackend
+    max_model_tokens: int
+    templates: _containers.RepeatedScalarFieldContainer[str]
+    default_template: str
+    default_score_template: str
+    outputs: _rerank_pb2.LlmOutputCounts
+    def __init__(self, model: _Optional[str] = ..., backend: _Optional[_Union[GeneratorBackend, str]] = ..., max_model_tokens: _Optional[int] = ..., templates: _Optional[_Iterable[str]] = ..., default_template: _Optional[str] = ..., default_score_template: _Optional[str] = ..., outputs: _Optional[_Union[_rerank_pb2.LlmOutputCounts, _Mapping]] = ...) -> None: ...
 
 class ModelLoad(_message.Message):
     __slots__ = ("is_serving", "running_tokens", "waiting_tokens")

@@ -26,37 +26,51 @@ from e2rank.v1 import types_pb2 as e2rank_dot_v1_dot_types__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65\x32rank/v1/rerank.proto\x12\te2rank.v1\x1a\x15\x65\x32rank/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa9\x03\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12\x13\n\x0binstruction\x18\x04 \x01(\t\x12&\n\tdocuments\x18\x05 \x03(\x0b\x32\x13.e2rank.v1.Document\x12\x12\n\x05top_n\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x10return_documents\x18\x07 \x01(\x08\x12$\n\x17max_tokens_per_document\x18\x08 \x01(\rH\x02\x88\x01\x01\x12\x10\n\x08priority\x18\t \x01(\x05\x12*\n\x06\x65\x32rank\x18\n \x01(\x0b\x32\x18.e2rank.v1.E2RankOptionsH\x00\x12*\n\x06\x63osine\x18\x0b \x01(\x0b\x32\x18.e2rank.v1.CosineOptionsH\x00\x12\x36\n\x11unknown_documents\x18\x14 \x01(\x0e\x32\x1b.e2rank.v1.UnknownDocumentsB\x08\n\x06methodB\x08\n\x06_top_nB\x1a\n\x18_max_tokens_per_documentJ\x04\x08\x0c\x10\x14\"\xb9\x01\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05title\x18\x03 \x01(\tH\x01\x88\x01\x01\x12&\n\x06vector\x18\x04 \x01(\x0b\x32\x11.e2rank.v1.VectorH\x02\x88\x01\x01\x12\x1e\n\x11\x66irst_stage_score\x18\x05 \x01(\x01H\x03\x88\x01\x01\x42\x07\n\x05_textB\x08\n\x06_titleB\t\n\x07_vectorB\x14\n\x12_first_stage_score\"\xb0\x01\n\rE2RankOptions\x12\x1d\n\x10prompt_documents\x18\x01 \x01(\rH\x00\x88\x01\x01\x12,\n\x0cprompt_order\x18\x02 \x01(\x0e\x32\x16.e2rank.v1.PromptOrder\x12=\n\x12\x66irst_stage_scores\x18\x03 \x01(\x0b\x32!.e2rank.v1.FirstStageScoreOptionsB\x13\n\x11_prompt_documents\"L\n\x16\x46irstStageScoreOptions\x12\x32\n\x07scaling\x18\x01 \x01(\x0e\x32!.e2rank.v1.FirstStageScoreScaling\"\x0f\n\rCosineOptions\"\x9f\x02\n\x0eRerankResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.e2rank.v1.RerankResult\x12%\n\x05usage\x18\x02 \x01(\x0b\x32\x16.e2rank.v1.RerankUsage\x12)\n\x07timings\x18\x03 \x01(\x0b\x32\x18.e2rank.v1.RerankTimings\x12\'\n\x05model\x18\x04 \x01(\x0b\x32\x18.e2rank.v1.ModelIdentity\x12\'\n\x06method\x18\x05 \x01(\x0e\x32\x17.e2rank.v1.RerankMethod\x12$\n\x08warnings\x18\x06 \x03(\x0b\x32\x12.e2rank.v1.Warning\x12\x19\n\x11unknown_documents\x18\x07 \x03(\r\"\xa5\x01\n\x0cRerankResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x17\n\x0frelevance_score\x18\x03 \x01(\x01\x12*\n\x08\x64ocument\x18\x04 \x01(\x0b\x32\x13.e2rank.v1.DocumentH\x00\x88\x01\x01\x12(\n\ncache_tier\x18\x05 \x01(\x0e\x32\x14.e2rank.v1.CacheTierB\x0b\n\t_document\"\x87\x02\n\x0bRerankUsage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x17\n\x0f\x64ocument_tokens\x18\x02 \x01(\r\x12\x1d\n\x15\x64ocuments_from_caller\x18\x03 \x01(\r\x12\x18\n\x10\x64ocuments_cached\x18\x04 \x01(\r\x12\x1a\n\x12\x64ocuments_embedded\x18\x05 \x01(\r\x12\x1b\n\x13\x64ocuments_truncated\x18\x06 \x01(\r\x12\x18\n\x10prompt_documents\x18\x07 \x01(\r\x12\"\n\x1aprompt_documents_truncated\x18\x08 \x01(\r\x12\x18\n\x10\x64ocuments_stored\x18\t \x01(\r\"\xe8\x02\n\rRerankTimings\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08tokenize\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06prompt\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06lookup\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tdocuments\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05score\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05store\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration*b\n\x0bPromptOrder\x12\x1c\n\x18PROMPT_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n\x18PROMPT_ORDER_FIRST_STAGE\x10\x01\x12\x17\n\x13PROMPT_ORDER_COSINE\x10\x02*\xb4\x01\n\x16\x46irstStageScoreScaling\x12)\n%FIRST_STAGE_SCORE_SCALING_UNSPECIFIED\x10\x00\x12!\n\x1d\x46IRST_STAGE_SCORE_SCALING_RAW\x10\x01\x12%\n!FIRST_STAGE_SCORE_SCALING_MIN_MAX\x10\x02\x12%\n!FIRST_STAGE_SCORE_SCALING_PERCENT\x10\x03*a\n\x0cRerankMethod\x12\x1d\n\x19RERANK_METHOD_UNSPECIFIED\x10\x00\x12\x18\n\x14RERANK_METHOD_E2RANK\x10\x01\x12\x18\n\x14RERANK_METHOD_COSINE\x10\x02\x32N\n\rRerankService\x12=\n\x06Rerank\x12\x18.e2rank.v1.RerankRequest\x1a\x19.e2rank.v1.RerankResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65\x32rank/v1/rerank.proto\x12\te2rank.v1\x1a\x15\x65\x32rank/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\x93\x04\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12\x13\n\x0binstruction\x18\x04 \x01(\t\x12&\n\tdocuments\x18\x05 \x03(\x0b\x32\x13.e2rank.v1.Document\x12\x12\n\x05top_n\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x10return_documents\x18\x07 \x01(\x08\x12$\n\x17max_tokens_per_document\x18\x08 \x01(\rH\x02\x88\x01\x01\x12\x10\n\x08priority\x18\t \x01(\x05\x12*\n\x06\x65\x32rank\x18\n \x01(\x0b\x32\x18.e2rank.v1.E2RankOptionsH\x00\x12*\n\x06\x63osine\x18\x0b \x01(\x0b\x32\x18.e2rank.v1.CosineOptionsH\x00\x12\x31\n\nvector_prf\x18\x0c \x01(\x0b\x32\x1b.e2rank.v1.VectorPrfOptionsH\x00\x12\x35\n\x0cllm_listwise\x18\r \x01(\x0b\x32\x1d.e2rank.v1.LlmListwiseOptionsH\x00\x12\x36\n\x11unknown_documents\x18\x14 \x01(\x0e\x32\x1b.e2rank.v1.UnknownDocumentsB\x08\n\x06methodB\x08\n\x06_top_nB\x1a\n\x18_max_tokens_per_documentJ\x04\x08\x0e\x10\x14\"\xb9\x01\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05title\x18\x03 \x01(\tH\x01\x88\x01\x01\x12&\n\x06vector\x18\x04 \x01(\x0b\x32\x11.e2rank.v1.VectorH\x02\x88\x01\x01\x12\x1e\n\x11\x66irst_stage_score\x18\x05 \x01(\x01H\x03\x88\x01\x01\x42\x07\n\x05_textB\x08\n\x06_titleB\t\n\x07_vectorB\x14\n\x12_first_stage_score\"\xb0\x01\n\rE2RankOptions\x12\x1d\n\x10prompt_documents\x18\x01 \x01(\rH\x00\x88\x01\x01\x12,\n\x0cprompt_order\x18\x02 \x01(\x0e\x32\x16.e2rank.v1.PromptOrder\x12=\n\x12\x66irst_stage_scores\x18\x03 \x01(\x0b\x32!.e2rank.v1.FirstStageScoreOptionsB\x13\n\x11_prompt_documents\"~\n\x16\x46irstStageScoreOptions\x12\x32\n\x07scaling\x18\x01 \x01(\x0e\x32!.e2rank.v1.FirstStageScoreScaling\x12\x30\n\x06source\x18\x02 \x01(\x0e\x32 .e2rank.v1.FirstStageScoreSource\"\x0f\n\rCosineOptions\"|\n\x10VectorPrfOptions\x12\x1f\n\x12\x66\x65\x65\x64\x62\x61\x63k_documents\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0f\x66\x65\x65\x64\x62\x61\x63k_weight\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x15\n\x13_feedback_documentsB\x12\n\x10_feedback_weight\"\xc7\x03\n\x12LlmListwiseOptions\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x18\n\x0bwindow_size\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06stride\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x17\n\nnum_passes\x18\x04 \x01(\rH\x02\x88\x01\x01\x12.\n\rinitial_order\x18\x05 \x01(\x0e\x32\x17.e2rank.v1.InitialOrder\x12\x14\n\x0cshuffle_seed\x18\x06 \x01(\x04\x12#\n\x16max_words_per_document\x18\x07 \x01(\rH\x03\x88\x01\x01\x12\x10\n\x08thinking\x18\x08 \x01(\x08\x12#\n\x16reasoning_token_budget\x18\t \x01(\rH\x04\x88\x01\x01\x12=\n\x12\x66irst_stage_scores\x18\n \x01(\x0b\x32!.e2rank.v1.FirstStageScoreOptions\x12\x16\n\x0e\x61llow_degraded\x18\x0b \x01(\x08\x42\x0e\n\x0c_window_sizeB\t\n\x07_strideB\r\n\x0b_num_passesB\x19\n\x17_max_words_per_documentB\x19\n\x17_reasoning_token_budget\"\xfd\x02\n\x0eRerankResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.e2rank.v1.RerankResult\x12%\n\x05usage\x18\x02 \x01(\x0b\x32\x16.e2rank.v1.RerankUsage\x12)\n\x07timings\x18\x03 \x01(\x0b\x32\x18.e2rank.v1.RerankTimings\x12\'\n\x05model\x18\x04 \x01(\x0b\x32\x18.e2rank.v1.ModelIdentity\x12\'\n\x06method\x18\x05 \x01(\x0e\x32\x17.e2rank.v1.RerankMethod\x12$\n\x08warnings\x18\x06 \x03(\x0b\x32\x12.e2rank.v1.Warning\x12\x19\n\x11unknown_documents\x18\x07 \x03(\r\x12(\n\nscore_kind\x18\x08 \x01(\x0e\x32\x14.e2rank.v1.ScoreKind\x12\x32\n\x0cllm_listwise\x18\t \x01(\x0b\x32\x1c.e2rank.v1.LlmListwiseReport\"\xe3\x01\n\x11LlmListwiseReport\x12\x17\n\x0fgenerator_model\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\x12\x18\n\x10template_version\x18\x03 \x01(\t\x12\x0f\n\x07windows\x18\x04 \x01(\r\x12+\n\x07outputs\x18\x05 \x01(\x0b\x32\x1a.e2rank.v1.LlmOutputCounts\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x04\x12\x18\n\x10generated_tokens\x18\x07 \x01(\x04\x12\x1a\n\x12identifiers_absent\x18\x08 \x01(\r\"v\n\x0fLlmOutputCounts\x12\n\n\x02ok\x18\x01 \x01(\x04\x12\x11\n\tmalformed\x18\x02 \x01(\x04\x12\x12\n\nrepetition\x18\x03 \x01(\x04\x12\x0f\n\x07missing\x18\x04 \x01(\x04\x12\x0f\n\x07refused\x18\x05 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x04\"\xa5\x01\n\x0cRerankResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x17\n\x0frelevance_score\x18\x03 \x01(\x01\x12*\n\x08\x64ocument\x18\x04 \x01(\x0b\x32\x13.e2rank.v1.DocumentH\x00\x88\x01\x01\x12(\n\ncache_tier\x18\x05 \x01(\x0e\x32\x14.e2rank.v1.CacheTierB\x0b\n\t_document\"\x87\x02\n\x0bRerankUsage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x17\n\x0f\x64ocument_tokens\x18\x02 \x01(\r\x12\x1d\n\x15\x64ocuments_from_caller\x18\x03 \x01(\r\x12\x18\n\x10\x64ocuments_cached\x18\x04 \x01(\r\x12\x1a\n\x12\x64ocuments_embedded\x18\x05 \x01(\r\x12\x1b\n\x13\x64ocuments_truncated\x18\x06 \x01(\r\x12\x18\n\x10prompt_documents\x18\x07 \x01(\r\x12\"\n\x1aprompt_documents_truncated\x18\x08 \x01(\r\x12\x18\n\x10\x64ocuments_stored\x18\t \x01(\r\"\x95\x03\n\rRerankTimings\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08tokenize\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06prompt\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06lookup\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tdocuments\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05score\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05store\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08generate\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration*b\n\x0bPromptOrder\x12\x1c\n\x18PROMPT_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n\x18PROMPT_ORDER_FIRST_STAGE\x10\x01\x12\x17\n\x13PROMPT_ORDER_COSINE\x10\x02*\x93\x01\n\x15\x46irstStageScoreSource\x12(\n$FIRST_STAGE_SCORE_SOURCE_UNSPECIFIED\x10\x00\x12#\n\x1f\x46IRST_STAGE_SCORE_SOURCE_CALLER\x10\x01\x12+\n\'FIRST_STAGE_SCORE_SOURCE_CANDIDATE_BM25\x10\x02*\xb4\x01\n\x16\x46irstStageScoreScaling\x12)\n%FIRST_STAGE_SCORE_SCALING_UNSPECIFIED\x10\x00\x12!\n\x1d\x46IRST_STAGE_SCORE_SCALING_RAW\x10\x01\x12%\n!FIRST_STAGE_SCORE_SCALING_MIN_MAX\x10\x02\x12%\n!FIRST_STAGE_SCORE_SCALING_PERCENT\x10\x03*\x84\x01\n\x0cInitialOrder\x12\x1d\n\x19INITIAL_ORDER_UNSPECIFIED\x10\x00\x12\x1d\n\x19INITIAL_ORDER_FIRST_STAGE\x10\x01\x12\x1a\n\x16INITIAL_ORDER_REVERSED\x10\x02\x12\x1a\n\x16INITIAL_ORDER_SHUFFLED\x10\x03*\x9f\x01\n\x0cRerankMethod\x12\x1d\n\x19RERANK_METHOD_UNSPECIFIED\x10\x00\x12\x18\n\x14RERANK_METHOD_E2RANK\x10\x01\x12\x18\n\x14RERANK_METHOD_COSINE\x10\x02\x12\x1c\n\x18RERANK_METHOD_VECTOR_PRF\x10\x03\x12\x1e\n\x1aRERANK_METHOD_LLM_LISTWISE\x10\x04*^\n\tScoreKind\x12\x1a\n\x16SCORE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11SCORE_KIND_COSINE\x10\x01\x12\x1e\n\x1aSCORE_KIND_RECIPROCAL_RANK\x10\x02\x32N\n\rRerankService\x12=\n\x06Rerank\x12\x18.e2rank.v1.RerankRequest\x1a\x19.e2rank.v1.RerankResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'e2rank.v1.rerank_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROMPTORDER']._serialized_start=2069
-  _globals['_PROMPTORDER']._serialized_end=2167
-  _globals['_FIRSTSTAGESCORESCALING']._serialized_start=2170
-  _globals['_FIRSTSTAGESCORESCALING']._serialized_end=2350
-  _globals['_RERANKMETHOD']._serialized_start=2352
-  _globals['_RERANKMETHOD']._serialized_end=2449
+  _globals['_PROMPTORDER']._serialized_start=3298
+  _globals['_PROMPTORDER']._serialized_end=3396
+  _globals['_FIRSTSTAGESCORESOURCE']._serialized_start=3399
+  _globals['_FIRSTSTAGESCORESOURCE']._serialized_end=3546
+  _globals['_FIRSTSTAGESCORESCALING']._serialized_start=3549
+  _globals['_FIRSTSTAGESCORESCALING']._serialized_end=3729
+  _globals['_INITIALORDER']._serialized_start=3732
+  _globals['_INITIALORDER']._serialized_end=3864
+  _globals['_RERANKMETHOD']._serialized_start=3867
+  _globals['_RERANKMETHOD']._serialized_end=4026
+  _globals['_SCOREKIND']._serialized_start=4028
+  _globals['_SCOREKIND']._serialized_end=4122
   _globals['_RERANKREQUEST']._serialized_start=93
-  _globals['_RERANKREQUEST']._serialized_end=518
-  _globals['_DOCUMENT']._serialized_start=521
-  _globals['_DOCUMENT']._serialized_end=706
-  _globals['_E2RANKOPTIONS']._serialized_start=709
-  _globals['_E2RANKOPTIONS']._serialized_end=885
-  _globals['_FIRSTSTAGESCOREOPTIONS']._serialized_start=887
-  _globals['_FIRSTSTAGESCOREOPTIONS']._serialized_end=963
-  _globals['_COSINEOPTIONS']._serialized_start=965
-  _globals['_COSINEOPTIONS']._serialized_end=980
-  _globals['_RERANKRESPONSE']._serialized_start=983
-  _globals['_RERANKRESPONSE']._serialized_end=1270
-  _globals['_RERANKRESULT']._serialized_start=1273
-  _globals['_RERANKRESULT']._serialized_end=1438
-  _globals['_RERANKUSAGE']._serialized_start=1441
-  _globals['_RERANKUSAGE']._serialized_end=1704
-  _globals['_RERANKTIMINGS']._serialized_start=1707
-  _globals['_RERANKTIMINGS']._serialized_end=2067
-  _globals['_RERANKSERVICE']._serialized_start=2451
-  _globals['_RERANKSERVICE']._serialized_end=2529
+  _globals['_RERANKREQUEST']._serialized_end=624
+  _globals['_DOCUMENT']._serialized_start=627
+  _globals['_DOCUMENT']._serialized_end=812
+  _globals['_E2RANKOPTIONS']._serialized_start=815
+  _globals['_E2RANKOPTIONS']._serialized_end=991
+  _globals['_FIRSTSTAGESCOREOPTIONS']._serialized_start=993
+  _globals['_FIRSTSTAGESCOREOPTIONS']._serialized_end=1119
+  _globals['_COSINEOPTIONS']._serialized_start=1121
+  _globals['_COSINEOPTIONS']._serialized_end=1136
+  _globals['_VECTORPRFOPTIONS']._serialized_start=1138
+  _globals['_VECTORPRFOPTIONS']._serialized_end=1262
+  _globals['_LLMLISTWISEOPTIONS']._serialized_start=1265
+  _globals['_LLMLISTWISEOPTIONS']._serialized_end=1720
+  _globals['_RERANKRESPONSE']._serialized_start=1723
+  _globals['_RERANKRESPONSE']._serialized_end=2104
+  _globals['_LLMLISTWISEREPORT']._serialized_start=2107
+  _globals['_LLMLISTWISEREPORT']._serialized_end=2334
+  _globals['_LLMOUTPUTCOUNTS']._serialized_start=2336
+  _globals['_LLMOUTPUTCOUNTS']._serialized_end=2454
+  _globals['_RERANKRESULT']._serialized_start=2457
+  _globals['_RERANKRESULT']._serialized_end=2622
+  _globals['_RERANKUSAGE']._serialized_start=2625
+  _globals['_RERANKUSAGE']._serialized_end=2888
+  _globals['_RERANKTIMINGS']._serialized_start=2891
+  _globals['_RERANKTIMINGS']._serialized_end=3296
+  _globals['_RERANKSERVICE']._serialized_start=4124
+  _globals['_RERANKSERVICE']._serialized_end=4202
 # @@protoc_insertion_point(module_scope)

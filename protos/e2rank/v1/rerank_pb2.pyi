@@ -17,6 +17,12 @@ class PromptOrder(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PROMPT_ORDER_FIRST_STAGE: _ClassVar[PromptOrder]
     PROMPT_ORDER_COSINE: _ClassVar[PromptOrder]
 
+class FirstStageScoreSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FIRST_STAGE_SCORE_SOURCE_UNSPECIFIED: _ClassVar[FirstStageScoreSource]
+    FIRST_STAGE_SCORE_SOURCE_CALLER: _ClassVar[FirstStageScoreSource]
+    FIRST_STAGE_SCORE_SOURCE_CANDIDATE_BM25: _ClassVar[FirstStageScoreSource]
+
 class FirstStageScoreScaling(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FIRST_STAGE_SCORE_SCALING_UNSPECIFIED: _ClassVar[FirstStageScoreScaling]
@@ -24,24 +30,51 @@ class FirstStageScoreScaling(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FIRST_STAGE_SCORE_SCALING_MIN_MAX: _ClassVar[FirstStageScoreScaling]
     FIRST_STAGE_SCORE_SCALING_PERCENT: _ClassVar[FirstStageScoreScaling]
 
+class InitialOrder(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INITIAL_ORDER_UNSPECIFIED: _ClassVar[InitialOrder]
+    INITIAL_ORDER_FIRST_STAGE: _ClassVar[InitialOrder]
+    INITIAL_ORDER_REVERSED: _ClassVar[InitialOrder]
+    INITIAL_ORDER_SHUFFLED: _ClassVar[InitialOrder]
+
 class RerankMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     RERANK_METHOD_UNSPECIFIED: _ClassVar[RerankMethod]
     RERANK_METHOD_E2RANK: _ClassVar[RerankMethod]
     RERANK_METHOD_COSINE: _ClassVar[RerankMethod]
+    RERANK_METHOD_VECTOR_PRF: _ClassVar[RerankMethod]
+    RERANK_METHOD_LLM_LISTWISE: _ClassVar[RerankMethod]
+
+class ScoreKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SCORE_KIND_UNSPECIFIED: _ClassVar[ScoreKind]
+    SCORE_KIND_COSINE: _ClassVar[ScoreKind]
+    SCORE_KIND_RECIPROCAL_RANK: _ClassVar[ScoreKind]
 PROMPT_ORDER_UNSPECIFIED: PromptOrder
 PROMPT_ORDER_FIRST_STAGE: PromptOrder
 PROMPT_ORDER_COSINE: PromptOrder
+FIRST_STAGE_SCORE_SOURCE_UNSPECIFIED: FirstStageScoreSource
+FIRST_STAGE_SCORE_SOURCE_CALLER: FirstStageScoreSource
+FIRST_STAGE_SCORE_SOURCE_CANDIDATE_BM25: FirstStageScoreSource
 FIRST_STAGE_SCORE_SCALING_UNSPECIFIED: FirstStageScoreScaling
 FIRST_STAGE_SCORE_SCALING_RAW: FirstStageScoreScaling
 FIRST_STAGE_SCORE_SCALING_MIN_MAX: FirstStageScoreScaling
 FIRST_STAGE_SCORE_SCALING_PERCENT: FirstStageScoreScaling
+INITIAL_ORDER_UNSPECIFIED: InitialOrder
+INITIAL_ORDER_FIRST_STAGE: InitialOrder
+INITIAL_ORDER_REVERSED: InitialOrder
+INITIAL_ORDER_SHUFFLED: InitialOrder
 RERANK_METHOD_UNSPECIFIED: RerankMethod
 RERANK_METHOD_E2RANK: RerankMethod
 RERANK_METHOD_COSINE: RerankMethod
+RERANK_METHOD_VECTOR_PRF: RerankMethod
+RERANK_METHOD_LLM_LISTWISE: RerankMethod
+SCORE_KIND_UNSPECIFIED: ScoreKind
+SCORE_KIND_COSINE: ScoreKind
+SCORE_KIND_RECIPROCAL_RANK: ScoreKind
 
 class RerankRequest(_message.Message):
-    __slots__ = ("model", "namespace", "query", "instruction", "documents", "top_n", "return_documents", "max_tokens_per_document", "priority", "e2rank", "cosine", "unknown_documents")
+    __slots__ = ("model", "namespace", "query", "instruction", "documents", "top_n", "return_documents", "max_tokens_per_document", "priority", "e2rank", "cosine", "vector_prf", "llm_listwise", "unknown_documents")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +86,8 @@ class RerankRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     E2RANK_FIELD_NUMBER: _ClassVar[int]
     COSINE_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_PRF_FIELD_NUMBER: _ClassVar[int]
+    LLM_LISTWISE_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     namespace: str
@@ -65,8 +100,10 @@ class RerankRequest(_message.Message):
     priority: int
     e2rank: E2RankOptions
     cosine: CosineOptions
+    vector_prf: VectorPrfOptions
+    llm_listwise: LlmListwiseOptions
     unknown_documents: _types_pb2.UnknownDocuments
-    def __init__(self, model: _Optional[str] = ..., namespace: _Optional[str] = ..., query: _Optional[str] = ..., instruction: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., top_n: _Optional[int] = ..., return_documents: bool = ..., max_tokens_per_document: _Optional[int] = ..., priority: _Optional[int] = ..., e2rank: _Optional[_Union[E2RankOptions, _Mapping]] = ..., cosine: _Optional[_Union[CosineOptions, _Mapping]] = ..., unknown_documents: _Optional[_Union[_types_pb2.UnknownDocuments, str]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., namespace: _Optional[str] = ..., query: _Optional[str] = ..., instruction: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., top_n: _Optional[int] = ..., return_documents: bool = ..., max_tokens_per_document: _Optional[int] = ..., priority: _Optional[int] = ..., e2rank: _Optional[_Union[E2RankOptions, _Mapping]] = ..., cosine: _Optional[_Union[CosineOptions, _Mapping]] = ..., vector_prf: _Optional[_Union[VectorPrfOptions, _Mapping]] = ..., llm_listwise: _Optional[_Union[LlmListwiseOptions, _Mapping]] = ..., unknown_documents: _Optional[_Union[_types_pb2.UnknownDocuments, str]] = ...) -> None: ...
 
 class Document(_message.Message):
     __slots__ = ("id", "text", "title", "vector", "first_stage_score")
@@ -93,17 +130,53 @@ class E2RankOptions(_message.Message):
     def __init__(self, prompt_documents: _Optional[int] = ..., prompt_order: _Optional[_Union[PromptOrder, str]] = ..., first_stage_scores: _Optional[_Union[FirstStageScoreOptions, _Mapping]] = ...) -> None: ...
 
 class FirstStageScoreOptions(_message.Message):
-    __slots__ = ("scaling",)
+    __slots__ = ("scaling", "source")
     SCALING_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     scaling: FirstStageScoreScaling
-    def __init__(self, scaling: _Optional[_Union[FirstStageScoreScaling, str]] = ...) -> None: ...
+    source: FirstStageScoreSource
+    def __init__(self, scaling: _Optional[_Union[FirstStageScoreScaling, str]] = ..., source: _Optional[_Union[FirstStageScoreSource, str]] = ...) -> None: ...
 
 class CosineOptions(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class VectorPrfOptions(_message.Message):
+    __slots__ = ("feedback_documents", "feedback_weight")
+    FEEDBACK_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    feedback_documents: int
+    feedback_weight: float
+    def __init__(self, feedback_documents: _Optional[int] = ..., feedback_weight: _Optional[float] = ...) -> None: ...
+
+class LlmListwiseOptions(_message.Message):
+    __slots__ = ("template", "window_size", "stride", "num_passes", "initial_order", "shuffle_seed", "max_words_per_document", "thinking", "reasoning_token_budget", "first_stage_scores", "allow_degraded")
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_SIZE_FIELD_NUMBER: _ClassVar[int]
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    NUM_PASSES_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_ORDER_FIELD_NUMBER: _ClassVar[int]
+    SHUFFLE_SEED_FIELD_NUMBER: _ClassVar[int]
+    MAX_WORDS_PER_DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    THINKING_FIELD_NUMBER: _ClassVar[int]
+    REASONING_TOKEN_BUDGET_FIELD_NUMBER: _ClassVar[int]
+    FIRST_STAGE_SCORES_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    template: str
+    window_size: int
+    stride: int
+    num_passes: int
+    initial_order: InitialOrder
+    shuffle_seed: int
+    max_words_per_document: int
+    thinking: bool
+    reasoning_token_budget: int
+    first_stage_scores: FirstStageScoreOptions
+    allow_degraded: bool
+    def __init__(self, template: _Optional[str] = ..., window_size: _Optional[int] = ..., stride: _Optional[int] = ..., num_passes: _Optional[int] = ..., initial_order: _Optional[_Union[InitialOrder, str]] = ..., shuffle_seed: _Optional[int] = ..., max_words_per_document: _Optional[int] = ..., thinking: bool = ..., reasoning_token_budget: _Optional[int] = ..., first_stage_scores: _Optional[_Union[FirstStageScoreOptions, _Mapping]] = ..., allow_degraded: bool = ...) -> None: ...
+
 class RerankResponse(_message.Message):
-    __slots__ = ("results", "usage", "timings", "model", "method", "warnings", "unknown_documents")
+    __slots__ = ("results", "usage", "timings", "model", "method", "warnings", "unknown_documents", "score_kind", "llm_listwise")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +184,8 @@ class RerankResponse(_message.Message):
     METHOD_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    SCORE_KIND_FIELD_NUMBER: _ClassVar[int]
+    LLM_LISTWISE_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[RerankResult]
     usage: RerankUsage
     timings: RerankTimings
@@ -118,7 +193,45 @@ class RerankResponse(_message.Message):
     method: RerankMethod
     warnings: _containers.RepeatedCompositeFieldContainer[_types_pb2.Warning]
     unknown_documents: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, results: _Optional[_Iterable[_Union[RerankResult, _Mapping]]] = ..., usage: _Optional[_Union[RerankUsage, _Mapping]] = ..., timings: _Optional[_Union[RerankTimings, _Mapping]] = ..., model: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., method: _Optional[_Union[RerankMethod, str]] = ..., warnings: _Optional[_Iterable[_Union[_types_pb2.Warning, _Mapping]]] = ..., unknown_documents: _Optional[_Iterable[int]] = ...) -> None: ...
+    score_kind: ScoreKind
+    llm_listwise: LlmListwiseReport
+    def __init__(self, results: _Optional[_Iterable[_Union[RerankResult, _Mapping]]] = ..., usage: _Optional[_Union[RerankUsage, _Mapping]] = ..., timings: _Optional[_Union[RerankTimings, _Mapping]] = ..., model: _Optional[_Union[_types_pb2.ModelIdentity, _Mapping]] = ..., method: _Optional[_Union[RerankMethod, str]] = ..., warnings: _Optional[_Iterable[_Union[_types_pb2.Warning, _Mapping]]] = ..., unknown_documents: _Optional[_Iterable[int]] = ..., score_kind: _Optional[_Union[ScoreKind, str]] = ..., llm_listwise: _Optional[_Union[LlmListwiseReport, _Mapping]] = ...) -> None: ...
+
+class LlmListwiseReport(_message.Message):
+    __slots__ = ("generator_model", "template", "template_version", "windows", "outputs", "prompt_tokens", "generated_tokens", "identifiers_absent")
+    GENERATOR_MODEL_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    IDENTIFIERS_ABSENT_FIELD_NUMBER: _ClassVar[int]
+    generator_model: str
+    template: str
+    template_version: str
+    windows: int
+    outputs: LlmOutputCounts
+    prompt_tokens: int
+    generated_tokens: int
+    identifiers_absent: int
+    def __init__(self, generator_model: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., windows: _Optional[int] = ..., outputs: _Optional[_Union[LlmOutputCounts, _Mapping]] = ..., prompt_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., identifiers_absent: _Optional[int] = ...) -> None: ...
+
+class LlmOutputCounts(_message.Message):
+    __slots__ = ("ok", "malformed", "repetition", "missing", "refused", "failed")
+    OK_FIELD_NUMBER: _ClassVar[int]
+    MALFORMED_FIELD_NUMBER: _ClassVar[int]
+    REPETITION_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    ok: int
+    malformed: int
+    repetition: int
+    missing: int
+    refused: int
+    failed: int
+    def __init__(self, ok: _Optional[int] = ..., malformed: _Optional[int] = ..., repetition: _Optional[int] = ..., missing: _Optional[int] = ..., refused: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...
 
 class RerankResult(_message.Message):
     __slots__ = ("index", "id", "relevance_score", "document", "cache_tier")
@@ -157,7 +270,7 @@ class RerankUsage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., document_tokens: _Optional[int] = ..., documents_from_caller: _Optional[int] = ..., documents_cached: _Optional[int] = ..., documents_embedded: _Optional[int] = ..., documents_truncated: _Optional[int] = ..., prompt_documents: _Optional[int] = ..., prompt_documents_truncated: _Optional[int] = ..., documents_stored: _Optional[int] = ...) -> None: ...
 
 class RerankTimings(_message.Message):
-    __slots__ = ("total", "queue", "tokenize", "prompt", "lookup", "documents", "score", "store")
+    __slots__ = ("total", "queue", "tokenize", "prompt", "lookup", "documents", "score", "store", "generate")
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     TOKENIZE_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +279,7 @@ class RerankTimings(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
+    GENERATE_FIELD_NUMBER: _ClassVar[int]
     total: _duration_pb2.Duration
     queue: _duration_pb2.Duration
     tokenize: _duration_pb2.Duration
@@ -174,4 +288,5 @@ class RerankTimings(_message.Message):
     documents: _duration_pb2.Duration
     score: _duration_pb2.Duration
     store: _duration_pb2.Duration
-    def __init__(self, total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tokenize: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., prompt: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lookup: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., documents: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., score: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., store: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    generate: _duration_pb2.Duration
+    def __init__(self, total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tokenize: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., prompt: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lookup: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., documents: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., score: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., store: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., generate: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

@@ -39,6 +39,9 @@ class WarningCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WARNING_CODE_PROMPT_DOCUMENTS_SHRUNK: _ClassVar[WarningCode]
     WARNING_CODE_FIRST_STAGE_SCORES_EXPERIMENTAL: _ClassVar[WarningCode]
     WARNING_CODE_DOCUMENTS_NOT_EMBEDDED: _ClassVar[WarningCode]
+    WARNING_CODE_CANDIDATE_BM25: _ClassVar[WarningCode]
+    WARNING_CODE_GENERATOR_FAILED: _ClassVar[WarningCode]
+    WARNING_CODE_LLM_OUTPUT_REPAIRED: _ClassVar[WarningCode]
 
 class CacheTier(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -68,6 +71,9 @@ WARNING_CODE_INSTRUCTION_IGNORED: WarningCode
 WARNING_CODE_PROMPT_DOCUMENTS_SHRUNK: WarningCode
 WARNING_CODE_FIRST_STAGE_SCORES_EXPERIMENTAL: WarningCode
 WARNING_CODE_DOCUMENTS_NOT_EMBEDDED: WarningCode
+WARNING_CODE_CANDIDATE_BM25: WarningCode
+WARNING_CODE_GENERATOR_FAILED: WarningCode
+WARNING_CODE_LLM_OUTPUT_REPAIRED: WarningCode
 CACHE_TIER_UNSPECIFIED: CacheTier
 CACHE_TIER_CALLER: CacheTier
 CACHE_TIER_MEMORY: CacheTier

@@ -11,9 +11,10 @@ from e2rank_server.embedding_cache.protocol import (
 from e2rank_server.engine.admission import WorkGate
 from e2rank_server.engine.document_vectors import DocumentVectors, EpochOf
 from e2rank_server.engine.embedding import EmbeddingEngine
+from e2rank_server.engine.llm_rerank import LlmRerankEngine
 from e2rank_server.engine.rerank import RerankEngine
 from e2rank_server.engine.stored_documents import StoredDocuments
-from e2rank_server.errors import UnavailableError
+from e2rank_server.errors import GeneratorMissingError, UnavailableError
 from e2rank_server.profiles.profile import Profile
 from e2rank_server.tokenizer.protocol import Tokenizer
 from e2rank_server.types import (
@@ -21,6 +22,7 @@ from e2rank_server.types import (
     E2RankOptions,
     EmbedOutcome,
     EmbedRequest,
+    LlmListwiseOptions,
     ModelDescription,
     ModelLoad,
     RerankOutcome,
@@ -54,13 +56,16 @@ class ServedModel:
         gate: WorkGate,
         stored: StoredDocuments,
         epoch_of: EpochOf,
+        llm: LlmRerankEngine | None = None,
     ) -> None:
+        """`llm` serves LLM_LISTWISE; all models share it."""
         self.description = _describe(profile, revision, fingerprint, tokenizer, embedder)
         self._tokenizer = tokenizer
         self._embedder = embedder
         self._cache = cache
         self._gate = gate
         self._is_warm = False
+        self.llm = llm
         documents = DocumentVectors(
             profile, fingerprint, tokenizer, embedder, cache, secret, epoch_of
         )
@@ -83,7 +88,15 @@ class ServedModel:
         return self._cache.second_tier_statistics()
 
     async def rerank(self, request: RerankRequest) -> RerankOutcome:
-        """See `RerankEngine.rerank`."""
+        """See `RerankEngine.rerank`, and `LlmRerankEngine.rerank` for its method.
+
+        Raises:
+            GeneratorMissingError: the method is LLM_LISTWISE, and nothing here generates.
+        """
+        if isinstance(request.options, LlmListwiseOptions):
+            if self.llm is None:
+                raise GeneratorMissingError
+            return await self.llm.rerank(request)
         return await self._reranking.rerank(request)
 
     async def embed(self, request: EmbedRequest) -> EmbedOutcome:

@@ -2,6 +2,7 @@
 
     first-stage order:  prompt pass ∥ documents                        → scores
     cosine order:       (query pass ∥ documents) → order → prompt pass → scores
+    COSINE, VECTOR_PRF: (query pass ∥ documents)                       → scores
     documents:          slower cache → stored texts of the missing → their passes
 
 All candidates are scored although only the first few are in the prompt
@@ -11,7 +12,7 @@ All candidates are scored although only the first few are in the prompt
 from __future__ import annotations
 
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -26,11 +27,11 @@ from e2rank_server.engine.document_vectors import (
     Sought,
     num_bytes,
 )
+from e2rank_server.engine.first_stage import candidate_bm25_warning, first_stage_scores
 from e2rank_server.engine.query import QueryPass, embed_query, instruction_warnings
-from e2rank_server.engine.scoring import best_first, cosine_scores, scale_first_stage_scores
-from e2rank_server.engine.stored_documents import Resolved, StoredDocuments
+from e2rank_server.engine.scoring import best_first, cosine_scores, feedback_vector
+from e2rank_server.engine.stored_documents import Resolved, StoredDocuments, require_texts
 from e2rank_server.engine.urgency import Urgency, pass_priority
-from e2rank_server.errors import FieldViolation, InvalidRequestError
 from e2rank_server.profiles.profile import Pooling, Profile
 from e2rank_server.tokenizer.protocol import ListwisePromptInput, Tokenizer
 from e2rank_server.types import (
@@ -39,20 +40,32 @@ from e2rank_server.types import (
     CosineOptions,
     Document,
     E2RankOptions,
+    FirstStageScores,
     FloatArray,
+    LlmListwiseOptions,
     Method,
+    MethodOptions,
     PromptOrder,
     RankedDocument,
     RerankOutcome,
     RerankRequest,
     RerankUsage,
-    ScoreScaling,
+    ScoreSource,
     TextInput,
     Timings,
+    VectorPrfOptions,
     WarningCode,
 )
 
 PassResult = TypeVar("PassResult")
+
+_READER = "the listwise prompt shows"
+
+_DEFAULT_OPTIONS: Mapping[Method, MethodOptions] = {
+    Method.E2RANK: E2RankOptions(),
+    Method.COSINE: CosineOptions(),
+    Method.VECTOR_PRF: VectorPrfOptions(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +74,7 @@ class _ListwisePlan:
 
     num_documents: int
     order: PromptOrder
-    scaling: ScoreScaling | None
+    scores: FirstStageScores | None
 
 
 @dataclass(slots=True)
@@ -70,13 +83,22 @@ class _Run:
 
     request: RerankRequest
     resolved: Resolved
-    plan: _ListwisePlan | None
-    """None stands for COSINE."""
+    plan: _ListwisePlan | VectorPrfOptions | CosineOptions
     timings: Timings = field(default_factory=Timings)
     prompt_tokens: int = 0
     prompt_documents: int = 0
     prompt_documents_truncated: int = 0
     warnings: list[AnswerWarning] = field(default_factory=list)
+
+    @property
+    def method(self) -> Method:
+        match self.plan:
+            case _ListwisePlan():
+                return Method.E2RANK
+            case VectorPrfOptions():
+                return Method.VECTOR_PRF
+            case CosineOptions():
+                return Method.COSINE
 
     @property
     def documents(self) -> list[Document]:
@@ -134,10 +156,9 @@ class RerankEngine:
         run.timings.store_seconds = resolved.seconds
         if not run.documents:
             return _outcome(run, [], None)
-        if run.plan is not None and run.plan.order is PromptOrder.FIRST_STAGE:
+        if isinstance(run.plan, _ListwisePlan):
             # What is known to fail must not cost any work first.
-            await self._read(run, range(run.plan.num_documents))
-            _require_texts(run, range(run.plan.num_documents))
+            await self._require_texts(run, run.plan)
         sought = await self._documents.look_up(request.namespace, run.documents)
         priority = pass_priority(request.priority, Urgency.PROMPT)
         async with self._gate.admit(self._cost(run, sought), priority) as permit:
@@ -147,31 +168,47 @@ class RerankEngine:
         run.timings.documents_seconds = found.seconds
         return await self._score(run, vector, found)
 
-    def _plan(self, request: RerankRequest, num_documents: int) -> _ListwisePlan | None:
+    def _plan(
+        self, request: RerankRequest, num_documents: int
+    ) -> _ListwisePlan | VectorPrfOptions | CosineOptions:
         """Resolve the method."""
         options = request.options
         if options is None:
-            is_listwise = self._profile.default_method is Method.E2RANK
-            options = E2RankOptions() if is_listwise else CosineOptions()
-        if isinstance(options, CosineOptions):
-            return None
+            options = _DEFAULT_OPTIONS[self._profile.default_method]
+        if isinstance(options, LlmListwiseOptions):
+            raise TypeError("LLM_LISTWISE compares no vectors")
+        if not isinstance(options, E2RankOptions):
+            return options
         wanted = options.prompt_documents or self._profile.prompt_documents
         return _ListwisePlan(
             num_documents=min(wanted, num_documents),
             order=options.prompt_order or self._profile.prompt_order,
-            scaling=options.score_scaling,
+            scores=options.first_stage_scores,
         )
+
+    async def _require_texts(self, run: _Run, plan: _ListwisePlan) -> None:
+        """Read the texts that the prompt is known to need, and see that they are there."""
+        by_bm25 = plan.scores is not None and plan.scores.source is ScoreSource.CANDIDATE_BM25
+        if by_bm25:
+            rows = range(len(run.documents))
+        elif plan.order is PromptOrder.FIRST_STAGE:
+            rows = range(plan.num_documents)
+        else:
+            return
+        await self._read(run, rows)
+        require_texts(run.documents, run.resolved.positions, rows, _READER)
 
     def _cost(self, run: _Run, sought: Sought) -> int:
         """Estimate the tokens that the request's passes take together."""
         prompts = self._profile.prompts
         query_bytes = len(run.request.query.encode())
         cost = sought.estimated_tokens(prompts.max_document_tokens)
-        if run.plan is None or run.plan.order is PromptOrder.COSINE:
+        listwise = run.plan if isinstance(run.plan, _ListwisePlan) else None
+        if listwise is None or listwise.order is PromptOrder.COSINE:
             cost += estimate_tokens(query_bytes, prompts.max_query_tokens)
-        if run.plan is not None:
+        if listwise is not None:
             # In cosine order others may be shown; they are about as long.
-            shown = run.documents[: run.plan.num_documents]
+            shown = run.documents[: listwise.num_documents]
             prompt_bytes = query_bytes + sum(num_bytes(document) for document in shown)
             cost += estimate_tokens(prompt_bytes, prompts.max_prompt_tokens)
         return cost
@@ -186,7 +223,7 @@ class RerankEngine:
         """Return the vector to compare with, and the documents' vectors."""
         plan = run.plan
         documents = self._complete(run, sought, permit)
-        if plan is not None and plan.order is PromptOrder.FIRST_STAGE:
+        if isinstance(plan, _ListwisePlan) and plan.order is PromptOrder.FIRST_STAGE:
             prompt_pass = self._embed_prompt(run, plan, range(plan.num_documents))
             return await _run_beside(prompt_pass, documents, is_needed=bool(sought.missing))
         query_pass = embed_query(
@@ -199,12 +236,16 @@ class RerankEngine:
         )
         query, found = await _run_beside(query_pass, documents, is_needed=bool(sought.missing))
         run.add_query(query)
-        if plan is None:
+        if isinstance(plan, CosineOptions):
             return query.vector, found
+        if isinstance(plan, VectorPrfOptions):
+            return feedback_vector(query.vector, found.vectors, plan), found
         order = best_first(cosine_scores(found.vectors, query.vector))
         shown_rows = order[: plan.num_documents].tolist()
         await self._read(run, shown_rows)
-        _require_texts(run, shown_rows)
+        require_texts(
+            run.documents, run.resolved.positions, shown_rows, "the listwise prompt shows"
+        )
         return await self._embed_prompt(run, plan, shown_rows), found
 
     async def _complete(self, run: _Run, sought: Sought, permit: Permit) -> Found:
@@ -223,12 +264,13 @@ class RerankEngine:
         started = time.monotonic()
         request = run.request
         shown = [run.documents[row] for row in rows]
+        scores = await _prompt_scores(run, plan, rows)
         prompt = await self._tokenizer.tokenize_listwise_prompt(
             ListwisePromptInput(
                 query=request.query,
                 documents=[TextInput(each.text or "", each.title) for each in shown],
                 instruction=request.instruction,
-                scores=_prompt_scores(run, plan, rows),
+                scores=scores,
                 max_tokens_per_document=request.max_tokens_per_document,
             )
         )
@@ -268,13 +310,15 @@ class RerankEngine:
                     f"{self._profile.prompts.max_prompt_tokens} tokens",
                 )
             )
-        if plan.scaling is not None:
+        if plan.scores is not None:
             warnings.append(
                 AnswerWarning(
                     WarningCode.FIRST_STAGE_SCORES_EXPERIMENTAL,
                     "no E2Rank model was trained with first-stage scores in its prompt",
                 )
             )
+            if plan.scores.source is ScoreSource.CANDIDATE_BM25:
+                warnings.append(candidate_bm25_warning())
         if plan.order is PromptOrder.FIRST_STAGE:  # else the query pass has said it
             template = self._profile.prompts.listwise_template
             warnings += instruction_warnings(self._profile, template, run.request.instruction)
@@ -315,7 +359,7 @@ def _outcome(run: _Run, results: Sequence[RankedDocument], found: Found | None) 
     tiers = found.tiers if found is not None else ()
     return RerankOutcome(
         results=results,
-        method=Method.COSINE if run.plan is None else Method.E2RANK,
+        method=run.method,
         usage=RerankUsage(
             prompt_tokens=run.prompt_tokens,
             document_tokens=found.num_tokens if found is not None else 0,
@@ -333,29 +377,11 @@ def _outcome(run: _Run, results: Sequence[RankedDocument], found: Found | None) 
     )
 
 
-def _require_texts(run: _Run, rows: Sequence[int]) -> None:
-    violations = [
-        FieldViolation(
-            f"documents[{run.resolved.positions[row]}].text",
-            "is needed, since the listwise prompt shows this document; a vector alone will not do",
-        )
-        for row in sorted(rows)
-        if run.documents[row].text is None
-    ]
-    if violations:
-        raise InvalidRequestError(violations)
-
-
-def _prompt_scores(run: _Run, plan: _ListwisePlan, rows: Sequence[int]) -> list[str] | None:
+async def _prompt_scores(run: _Run, plan: _ListwisePlan, rows: Sequence[int]) -> list[str] | None:
     """Return the shown documents' own scores, scaled over all candidates."""
-    if plan.scaling is None:
+    if plan.scores is None:
         return None
-    scores = [document.first_stage_score for document in run.documents]
-    given = [score for score in scores if score is not None]
-    if len(given) != len(scores):
-        raise InvalidRequestError.of(
-            f"documents[{run.resolved.positions[scores.index(None)]}].first_stage_score",
-            "is needed, since the options ask for scores in the prompt",
-        )
-    scaled = scale_first_stage_scores(given, plan.scaling)
+    scaled = await first_stage_scores(
+        plan.scores, run.request.query, run.documents, run.resolved.positions
+    )
     return [scaled[row] for row in rows]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from e2rank_server.types import FloatArray, ScoreScaling
+from e2rank_server.types import FloatArray, ScoreScaling, VectorPrfOptions
 
 
 def cosine_scores(vectors: FloatArray, prompt_vector: FloatArray) -> FloatArray:
@@ -29,6 +29,21 @@ def cosine_scores(vectors: FloatArray, prompt_vector: FloatArray) -> FloatArray:
 def best_first(scores: FloatArray) -> NDArray[np.intp]:
     """Return positions by descending score; equal scores keep their order."""
     return np.argsort(-scores, kind="stable")
+
+
+def feedback_vector(
+    query_vector: FloatArray, vectors: FloatArray, options: VectorPrfOptions
+) -> FloatArray:
+    """Move a query's vector towards the documents that the first stage put first: [dimension].
+
+    That is q + weight x mean(d_1 .. d_k), L2-normalised: Rocchio's feedback on embeddings,
+    without its negative part (Vector-PRF, arXiv:2108.11044).
+    """
+    feedback = vectors[: options.feedback_documents].mean(axis=0, dtype=np.float64)
+    moved = query_vector + options.feedback_weight * feedback
+    length = float(np.linalg.norm(moved))
+    # Documents that point away from the query exactly leave nothing to compare with.
+    return query_vector if length == 0.0 else (moved / length).astype(np.float32)
 
 
 def scale_first_stage_scores(scores: Sequence[float], scaling: ScoreScaling) -> list[str]:

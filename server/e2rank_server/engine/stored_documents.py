@@ -177,6 +177,28 @@ class StoredDocuments:
         return self._store
 
 
+def require_texts(
+    documents: Sequence[Document], positions: Sequence[int], rows: Iterable[int], reader: str
+) -> None:
+    """See that candidates have texts; `reader` says who reads them, as "the prompt shows".
+
+    `positions` are the candidates' places in the request.
+
+    Raises:
+        InvalidRequestError: naming each that has none.
+    """
+    violations = [
+        FieldViolation(
+            f"documents[{positions[row]}].text",
+            f"is needed, since {reader} this document; a vector alone will not do",
+        )
+        for row in sorted(rows)
+        if documents[row].text is None
+    ]
+    if violations:
+        raise InvalidRequestError(violations)
+
+
 def is_named_by_id(document: Document) -> bool:
     """Say whether all that is known of a document so far is its id, or its text's digest."""
     return document.text is None and document.vector is None

@@ -9,32 +9,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
 from e2rank.v1 import embedding_pb2, rerank_pb2, types_pb2
+from e2rank_server.gateway.fields import decode_count, decode_enum
 from e2rank_server.gateway.limits import GatewayLimits
+from e2rank_server.gateway.options_codec import decode_options
 from e2rank_server.gateway.vector_codec import check_encoding, decode_vectors, encode_matrix
 from e2rank_server.gateway.violations import Violations, utf8_length
 from e2rank_server.types import (
     AnswerWarning,
     CacheTier,
-    CosineOptions,
     Document,
-    E2RankOptions,
     EmbedOutcome,
     EmbedRequest,
     InputType,
+    LlmListwiseReport,
+    LlmOutputCounts,
     ModelDescription,
-    PromptOrder,
     RerankOutcome,
     RerankRequest,
-    ScoreScaling,
     TextInput,
 )
-
-_Value = TypeVar("_Value")
 
 _NANOSECONDS = 1_000_000_000
 _MAX_BYTES_PER_CHARACTER = 4  # of UTF-8
@@ -43,17 +41,6 @@ _DROP_UNKNOWN: Mapping[int, bool] = {
     types_pb2.UNKNOWN_DOCUMENTS_UNSPECIFIED: False,
     types_pb2.UNKNOWN_DOCUMENTS_FAIL: False,
     types_pb2.UNKNOWN_DOCUMENTS_DROP: True,
-}
-_PROMPT_ORDERS: Mapping[int, PromptOrder | None] = {
-    rerank_pb2.PROMPT_ORDER_UNSPECIFIED: None,
-    rerank_pb2.PROMPT_ORDER_FIRST_STAGE: PromptOrder.FIRST_STAGE,
-    rerank_pb2.PROMPT_ORDER_COSINE: PromptOrder.COSINE,
-}
-_SCORE_SCALINGS: Mapping[int, ScoreScaling] = {
-    rerank_pb2.FIRST_STAGE_SCORE_SCALING_UNSPECIFIED: ScoreScaling.RAW,
-    rerank_pb2.FIRST_STAGE_SCORE_SCALING_RAW: ScoreScaling.RAW,
-    rerank_pb2.FIRST_STAGE_SCORE_SCALING_MIN_MAX: ScoreScaling.MIN_MAX,
-    rerank_pb2.FIRST_STAGE_SCORE_SCALING_PERCENT: ScoreScaling.PERCENT,
 }
 _INPUT_TYPES: Mapping[int, InputType] = {
     embedding_pb2.INPUT_TYPE_QUERY: InputType.QUERY,
@@ -87,12 +74,10 @@ def decode_rerank_request(
         documents=documents,
         namespace=message.namespace,
         instruction=message.instruction or None,
-        top_n=_decode_count(message, "top_n", "top_n", violations),
-        max_tokens_per_document=_decode_count(
-            message, "max_tokens_per_document", "max_tokens_per_document", violations
-        ),
+        top_n=decode_count(message, "top_n", violations),
+        max_tokens_per_document=decode_count(message, "max_tokens_per_document", violations),
         priority=message.priority,
-        options=_decode_options(message, documents, model, violations),
+        options=decode_options(message, documents, model, limits, violations),
         return_documents=message.return_documents,
         drop_unknown=_decode_drop_unknown(message.unknown_documents, violations),
     )
@@ -121,6 +106,8 @@ def encode_rerank_response(
         method=f"RERANK_METHOD_{outcome.method}",
         warnings=_encode_warnings(outcome.warnings),
         unknown_documents=outcome.unknown,
+        score_kind=f"SCORE_KIND_{outcome.score_kind}",
+        llm_listwise=_encode_llm_report(outcome.llm_listwise),
     )
     add_result = response.results.add
     for ranked in outcome.results:
@@ -129,7 +116,8 @@ def encode_rerank_response(
         result.index = ranked.index
         result.id = document.id
         result.relevance_score = ranked.relevance_score
-        result.cache_tier = _TIERS[ranked.cache_tier]
+        if ranked.cache_tier is not None:
+            result.cache_tier = _TIERS[ranked.cache_tier]
         if return_documents:
             _fill_document(result.document, document)
     timings = outcome.timings
@@ -141,6 +129,7 @@ def encode_rerank_response(
     _fill_duration(response.timings.documents, timings.documents_seconds)
     _fill_duration(response.timings.score, timings.score_seconds)
     _fill_duration(response.timings.store, timings.store_seconds)
+    _fill_duration(response.timings.generate, timings.generate_seconds)
     return response
 
 
@@ -308,54 +297,6 @@ def _check_scores(documents: Sequence[Document], violations: Violations) -> None
             violations.add(f"documents[{index}].first_stage_score", f"{score} is not finite")
 
 
-def _decode_options(
-    message: rerank_pb2.RerankRequest,
-    documents: Sequence[Document],
-    model: ModelDescription,
-    violations: Violations,
-) -> E2RankOptions | CosineOptions | None:
-    match message.WhichOneof("method"):
-        case "e2rank":
-            return _decode_e2rank(message.e2rank, documents, model, violations)
-        case "cosine":
-            return CosineOptions()
-        case _:
-            return None
-
-
-def _decode_e2rank(
-    message: rerank_pb2.E2RankOptions,
-    documents: Sequence[Document],
-    model: ModelDescription,
-    violations: Violations,
-) -> E2RankOptions:
-    prompt_documents = _decode_count(
-        message, "prompt_documents", "e2rank.prompt_documents", violations
-    )
-    if prompt_documents is not None and prompt_documents > model.max_prompt_documents:
-        violations.add(
-            "e2rank.prompt_documents",
-            f"is {prompt_documents}, more than this model's limit of {model.max_prompt_documents}",
-        )
-    scaling = None
-    if message.HasField("first_stage_scores"):
-        scaling = _decode_enum(
-            message.first_stage_scores.scaling,
-            _SCORE_SCALINGS,
-            "e2rank.first_stage_scores.scaling",
-            violations,
-        )
-        if documents and all(document.first_stage_score is None for document in documents):
-            violations.add("e2rank.first_stage_scores", "needs first_stage_score on all documents")
-    return E2RankOptions(
-        prompt_documents=prompt_documents,
-        prompt_order=_decode_enum(
-            message.prompt_order, _PROMPT_ORDERS, "e2rank.prompt_order", violations
-        ),
-        score_scaling=scaling,
-    )
-
-
 def _decode_inputs(
     messages: Sequence[embedding_pb2.TextInput],
     input_type: InputType | None,
@@ -404,31 +345,7 @@ def _check_input_name(
 
 
 def _decode_drop_unknown(number: int, violations: Violations) -> bool:
-    return bool(_decode_enum(number, _DROP_UNKNOWN, "unknown_documents", violations))
-
-
-def _decode_count(
-    message: rerank_pb2.RerankRequest | rerank_pb2.E2RankOptions,
-    name: str,
-    field: str,
-    violations: Violations,
-) -> int | None:
-    """Read an optional count that must not be zero; unset is None."""
-    if not message.HasField(name):
-        return None
-    count: int = getattr(message, name)
-    if count == 0:
-        violations.add(field, "is 0; it must be at least 1, or unset")
-    return count
-
-
-def _decode_enum(
-    number: int, values: Mapping[int, _Value], field: str, violations: Violations
-) -> _Value | None:
-    if number not in values:
-        # An open enum: a number from a newer contract, or from nowhere.
-        violations.add(field, f"{number} is not a value of this enum")
-    return values.get(number)
+    return bool(decode_enum(number, _DROP_UNKNOWN, "unknown_documents", violations))
 
 
 def _encode_warnings(warnings: Sequence[AnswerWarning]) -> list[types_pb2.Warning]:
@@ -436,6 +353,33 @@ def _encode_warnings(warnings: Sequence[AnswerWarning]) -> list[types_pb2.Warnin
         types_pb2.Warning(code=f"WARNING_CODE_{warning.code}", message=warning.message)
         for warning in warnings
     ]
+
+
+def _encode_llm_report(report: LlmListwiseReport | None) -> rerank_pb2.LlmListwiseReport | None:
+    if report is None:
+        return None
+    return rerank_pb2.LlmListwiseReport(
+        generator_model=report.generator_model,
+        template=report.template,
+        template_version=report.template_version,
+        windows=report.windows,
+        outputs=encode_outputs(report.outputs),
+        prompt_tokens=report.prompt_tokens,
+        generated_tokens=report.generated_tokens,
+        identifiers_absent=report.identifiers_absent,
+    )
+
+
+def encode_outputs(outputs: LlmOutputCounts) -> rerank_pb2.LlmOutputCounts:
+    """Convert how an LLM's outputs were."""
+    return rerank_pb2.LlmOutputCounts(
+        ok=outputs.ok,
+        malformed=outputs.malformed,
+        repetition=outputs.repetition,
+        missing=outputs.missing,
+        refused=outputs.refused,
+        failed=outputs.failed,
+    )
 
 
 def _fill_document(message: rerank_pb2.Document, document: Document) -> None:

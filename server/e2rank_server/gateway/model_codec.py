@@ -13,9 +13,14 @@ from e2rank_server.embedding_cache.protocol import (
     SecondTierStatistics,
     WriteStatistics,
 )
-from e2rank_server.gateway.codec import encode_identity
+from e2rank_server.gateway.codec import encode_identity, encode_outputs
 from e2rank_server.gateway.limits import GatewayLimits
-from e2rank_server.types import ModelDescription, ModelLoad
+from e2rank_server.types import (
+    GeneratorDescription,
+    LlmOutputCounts,
+    ModelDescription,
+    ModelLoad,
+)
 
 # Any: the stubs let Value return an int, which fields then refuse.
 _TIERS: Mapping[Place, Any] = {
@@ -35,6 +40,7 @@ def encode_model(
     *,
     load: model_pb2.ModelLoad,
     cache: model_pb2.CacheStats,
+    generator: model_pb2.Generator | None,
 ) -> model_pb2.Model:
     """Convert what GetModel says of `model`, whose changing parts are encoded apart."""
     return model_pb2.Model(
@@ -58,6 +64,22 @@ def encode_model(
         ),
         load=load,
         cache=cache,
+        generator=generator,
+    )
+
+
+def encode_generator(
+    generator: GeneratorDescription, outputs: LlmOutputCounts
+) -> model_pb2.Generator:
+    """Convert what generates for LLM_LISTWISE, and how it has answered."""
+    return model_pb2.Generator(
+        model=generator.model,
+        backend=f"GENERATOR_BACKEND_{generator.backend}",
+        max_model_tokens=generator.max_model_tokens or 0,
+        templates=generator.templates,
+        default_template=generator.default_template,
+        default_score_template=generator.default_score_template,
+        outputs=encode_outputs(outputs),
     )
 
 

@@ -7,7 +7,12 @@ from e2rank_server.engine.model import ServedModel
 from e2rank_server.gateway.health import HealthServicer, service_of_model
 from e2rank_server.gateway.interceptors import Context
 from e2rank_server.gateway.limits import GatewayLimits
-from e2rank_server.gateway.model_codec import encode_cache, encode_load, encode_model
+from e2rank_server.gateway.model_codec import (
+    encode_cache,
+    encode_generator,
+    encode_load,
+    encode_model,
+)
 from e2rank_server.gateway.served_models import ServedModels
 
 
@@ -36,7 +41,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         return model_pb2.ListModelsResponse(models=[self._encode(model) for model in self._models])
 
     def _encode(self, model: ServedModel) -> model_pb2.Model:
-        name = model.description.profile
+        name, llm = model.description.profile, model.llm
         return encode_model(
             model.description,
             self._limits,
@@ -44,4 +49,5 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 model.load, is_serving=self._health.is_serving(service_of_model(name))
             ),
             cache=encode_cache(model.cache_statistics, model.second_tier_statistics),
+            generator=encode_generator(llm.description, llm.outputs) if llm else None,
         )

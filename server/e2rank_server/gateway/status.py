@@ -13,6 +13,8 @@ from grpc_status import rpc_status
 from e2rank_server.errors import (
     DataLossError,
     E2RankError,
+    GeneratorMissingError,
+    GeneratorRefusedError,
     InvalidRequestError,
     ModelMismatchError,
     OverloadedError,
@@ -30,6 +32,8 @@ _CODES: tuple[tuple[type[E2RankError], grpc.StatusCode], ...] = (
     (UnknownModelError, grpc.StatusCode.NOT_FOUND),
     (UnknownDocumentsError, grpc.StatusCode.NOT_FOUND),
     (ModelMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
+    (GeneratorMissingError, grpc.StatusCode.FAILED_PRECONDITION),
+    (GeneratorRefusedError, grpc.StatusCode.FAILED_PRECONDITION),
     (QuotaExceededError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (DataLossError, grpc.StatusCode.DATA_LOSS),
     (OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED),

@@ -58,8 +58,8 @@ class LlmTemplate:
         *,
         max_words: int,
         thinking: bool,
-    ) -> tuple[GeneratorPrompt, int]:
-        """Return the prompt for one window, and how many of its passages were cut to `max_words`.
+    ) -> tuple[GeneratorPrompt, Sequence[bool]]:
+        """Return the prompt for one window, and which of its passages were cut to `max_words`.
 
         As in rank_llm: white space becomes single spaces, a title goes before
         its text, and what looks like an identifier, `[3]`, becomes `(3)`.
@@ -82,7 +82,7 @@ class LlmTemplate:
         ]
         messages = self.messages.write(self._unbracketed(" ".join(query.split())), named)
         prompt = GeneratorPrompt(messages, self.answer_prefix, thinking if self.can_think else None)
-        return prompt, sum(was_cut for _, was_cut in cut)
+        return prompt, [was_cut for _, was_cut in cut]
 
     def budget(
         self, num_passages: int, *, thinking: bool, reasoning_token_budget: int | None
