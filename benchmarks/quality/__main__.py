@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.collection import Collection, CollectionError, read_collection
 from benchmarks.figures import Provenance
 from benchmarks.quality.command_line import (
     RESULTS,
     parse_arguments,
-    server_arguments,
     shown_command,
 )
 from benchmarks.quality.first_stages import Bm25Stage, FirstStages, read_candidates
@@ -26,39 +22,10 @@ from benchmarks.quality.ranker import Advance, Ranker
 from benchmarks.quality.report import NOTES, markdown_table, plot
 from benchmarks.quality.saved_sections import SavedSections
 from benchmarks.quality.sections import SAMPLE_SEED, Plan, QualitySections
-from benchmarks.server_flags import MEMORY_ONLY
+from benchmarks.quality.serving import MissingGeneratorError, progress_bars, started_server
 from benchmarks.trec import TrecError
 from e2rank_client import AsyncE2RankClient, E2RankError, Model
-from e2rank_client.local_server import ServerStartError, local_server
-
-
-class MissingGeneratorError(Exception):
-    """A method was asked for that the server has no model for."""
-
-
-@contextlib.contextmanager
-def started_server(options: argparse.Namespace, profile: str, console: Console) -> Iterator[str]:
-    """Yield the address of the server named, or of one that runs meanwhile.
-
-    One that is started keeps nothing on disk: figures must not depend on vectors
-    that an earlier run left there, rounded to float16.
-    """
-    if options.address is not None:
-        yield options.address
-        return
-    arguments = ["--profile", profile, *MEMORY_ONLY, *server_arguments(options)]
-    with contextlib.ExitStack() as stack:
-        with console.status(f"starting the server for {Path(profile).name}"):
-            address = stack.enter_context(local_server(arguments))
-        yield address
-
-
-@contextlib.contextmanager
-def progress_bars(console: Console) -> Iterator[Progress]:
-    """Show bars while the block runs."""
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        yield progress
+from e2rank_client.local_server import ServerStartError
 
 
 def methods_for(model: Model, asked: Sequence[str] | None) -> list[str]:

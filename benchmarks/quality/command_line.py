@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.figures import FOLDER
 from benchmarks.quality.first_stages import FIRST_STAGES
 from benchmarks.quality.methods import METHODS
+from benchmarks.quality.serving import add_server_options
 
 RESULTS = FOLDER / "quality.json"
 
@@ -31,20 +31,6 @@ hybrid (both, by reciprocal rank fusion, k = 60), and TREC runs of your own (--r
 A folder's excluded_ids.tsv is heeded twice: those documents are no candidates, and they do not
 count when a ranking is measured.
 """
-
-
-def add_server_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what serves."""
-    parser.add_argument("--address", help="use this server instead of starting one")
-    parser.add_argument(
-        "--generator-model", metavar="NAME", help="what the server that is started generates with"
-    )
-    parser.add_argument(
-        "--server-flags",
-        default="",
-        metavar='"FLAG ..."',
-        help="further flags of the server that is started, in one string",
-    )
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -126,12 +112,6 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--run: two files of one name")
     if options.first_stages is None:
         options.first_stages = [] if options.run else list(FIRST_STAGES)
-
-
-def server_arguments(options: argparse.Namespace) -> list[str]:
-    """Return the flags of the server that the options ask for, without the profile."""
-    generator = ["--generator-model", options.generator_model] if options.generator_model else []
-    return [*generator, *shlex.split(options.server_flags)]
 
 
 def shown_command(options: argparse.Namespace, profile: str) -> str:

@@ -15,6 +15,7 @@ from benchmarks.quality.methods import LLM, METHODS, instruction_for
 from benchmarks.quality.ranker import Advance, Ranker, Reranked
 from benchmarks.quality.saved_sections import SavedSections
 from benchmarks.quality.scores import ranking_figures, reranked_figures
+from benchmarks.quality.serving import generating, serving
 from benchmarks.trec import write_run
 from e2rank_client import Model
 
@@ -32,37 +33,6 @@ class Plan:
     methods: Sequence[str]
     num_llm_queries: int | None = None
     runs_folder: Path | None = None
-
-
-def serving(model: Model) -> dict[str, str]:
-    """Describe what serves, as conditions of a section."""
-    identity = model.identity
-    return {
-        "profile": identity.profile,
-        "revision": identity.revision,
-        "fingerprint": identity.fingerprint,
-        "template_version": identity.template_version,
-        "dtype": model.compute_dtype,
-        "embedder": identity.embedder_backend,
-        "tokenizer": identity.tokenizer_backend,
-    }
-
-
-def generating(model: Model) -> dict[str, str]:
-    """Describe what generates; a model in a folder by the folder's name alone."""
-    if model.generator is None:
-        return {}
-    return {
-        "generator": generator_name(model),
-        "generator_backend": model.generator.backend,
-        "template": model.generator.default_template,
-    }
-
-
-def generator_name(model: Model) -> str:
-    """Return the last part of a generator's name, which may be a hub's id or a path."""
-    name = "" if model.generator is None else model.generator.model
-    return name.rstrip("/").rpartition("/")[2]
 
 
 def is_profiles_own(first_stage: str) -> bool:
@@ -134,7 +104,9 @@ class QualitySections:
             "in_flight": self._ranker.in_flight,
         }
         if method == LLM:
-            return conditions | generating(self._model)
+            generator = self._model.generator
+            template = {"template": generator.default_template if generator else ""}
+            return conditions | generating(self._model) | template
         instruction = instruction_for(self._collection.name, METHODS[method])
         return conditions | {"document_vectors": "warm", "instruction": instruction}
 

@@ -35,6 +35,7 @@ first_stages = pytest.importorskip(
 )
 ranker_module = pytest.importorskip("benchmarks.quality.ranker", exc_type=ImportError)
 saved_module = pytest.importorskip("benchmarks.quality.saved_sections", exc_type=ImportError)
+serving = pytest.importorskip("benchmarks.quality.serving", exc_type=ImportError)
 sections = pytest.importorskip("benchmarks.quality.sections", exc_type=ImportError)
 DEPTH = first_stages.DEPTH
 
@@ -317,8 +318,8 @@ async def test_a_section_is_saved_before_the_next_one_is_measured(tmp_path: Path
 
 
 def test_a_generator_in_a_folder_is_named_without_its_path() -> None:
-    assert sections.generating(make_model())["generator"] == "small-1b"
-    assert sections.generating(make_model(generator=None)) == {}
+    assert serving.generating(make_model())["generator"] == "small-1b"
+    assert serving.generating(make_model(generator=None)) == {}
 
 
 def write_collection(folder: Path, **changes: str) -> Path:

@@ -15,6 +15,7 @@ bm25 = pytest.importorskip(
 measures = pytest.importorskip("benchmarks.measures", exc_type=ImportError)
 main = pytest.importorskip("benchmarks.quality.__main__", exc_type=ImportError)
 report = pytest.importorskip("benchmarks.quality.report", exc_type=ImportError)
+serving = pytest.importorskip("benchmarks.quality.serving", exc_type=ImportError)
 command_line = pytest.importorskip("benchmarks.quality.command_line", exc_type=ImportError)
 
 COSINE = "tiny.e2rank-0.6b.bm25.cosine"
@@ -129,7 +130,7 @@ def test_the_recorded_command_names_collections_and_no_paths_flags_or_addresses(
         "python -m benchmarks.quality nq --profiles small --methods cosine llm_listwise "
         "--run mine.trec --llm-queries 20 --generator-model tiny-llm"
     )
-    assert command_line.server_arguments(options) == [
+    assert serving.server_arguments(options) == [
         *("--generator-model", f"{tmp_path}/tiny-llm"),
         *("--generator-api-key", "secret"),
     ]

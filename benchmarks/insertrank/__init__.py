@@ -1,0 +1,1 @@
+"""First-stage scores in the prompt (InsertRank): `python -m benchmarks.insertrank FOLDER ...`."""
