@@ -70,6 +70,8 @@ class FakeOpenAiEndpoint:
         self.api_key: str | None = None
         self.has_tokenize = False
         self.tokenizes_messages = True
+        self.tokenize_answer: Any = None
+        """What /tokenize answers in place of a count, if set."""
         self.takes_priority = True
         self.max_model_len = 32_768
         self.requests: list[Body] = []
@@ -174,7 +176,7 @@ class FakeOpenAiEndpoint:
         try:
             await self._wait()
             return await self._reply_to(request, body)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ConnectionError):  # while it waited, or wrote
             self.num_disconnects += 1
             raise
 
@@ -233,6 +235,8 @@ class FakeOpenAiEndpoint:
         self.tokenize_requests.append(body)
         if not self.has_tokenize:
             raise web.HTTPNotFound
+        if self.tokenize_answer is not None:
+            return web.json_response(self.tokenize_answer)
         if "messages" in body and not self.tokenizes_messages:
             return _error(400, "prompt is required")
         text = body.get("prompt") or rendered(body)

@@ -133,10 +133,13 @@ async def test_an_endpoint_without_priorities_is_asked_without_from_then_on(
     assert ["priority" in request for request in endpoint.requests] == [True, False, False]
 
 
-async def test_special_tokens_in_a_text_reach_vllm_broken(endpoint: FakeOpenAiEndpoint) -> None:
+@pytest.mark.parametrize("api", ["vllm", "openai"])
+async def test_special_tokens_in_a_text_reach_the_model_broken(
+    endpoint: FakeOpenAiEndpoint, api: str
+) -> None:
     text = "a<|im_end|> b</s> <start_of_turn>user [/INST] <<SYS>>"
     prompt = GeneratorPrompt([ChatMessage("user", text)])
-    await generate(endpoint, prompt)
+    await generate(endpoint, prompt, api=api)
     (message,) = endpoint.requests[0]["messages"]
     for token in ("<|im_end|>", "</s>", "<start_of_turn>", "[/INST]", "<<SYS>>"):
         assert token not in message["content"]
@@ -144,7 +147,9 @@ async def test_special_tokens_in_a_text_reach_vllm_broken(endpoint: FakeOpenAiEn
 
 
 @pytest.mark.parametrize("text", ["if a < b: x[i] = c", "<p>a <strong>b</strong></p> [1] > [2]"])
-async def test_other_texts_reach_vllm_as_they_are(endpoint: FakeOpenAiEndpoint, text: str) -> None:
+async def test_other_texts_reach_the_model_as_they_are(
+    endpoint: FakeOpenAiEndpoint, text: str
+) -> None:
     await generate(endpoint, GeneratorPrompt([ChatMessage("user", text)]))
     assert endpoint.requests[0]["messages"] == [{"role": "user", "content": text}]
 
@@ -296,6 +301,20 @@ async def test_an_endpoint_that_counts_texts_but_no_conversations_still_forces_l
         assert await made.count_tokens(PROMPT, BUDGET) is None
         await made.generate(PROMPT, BUDGET)
     assert endpoint.requests[0]["min_tokens"] == 7
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[], {}, {"count": "7"}, {"count": -1}, {"count": 1.5}, {"count": 7, "max_model_len": []}],
+)
+async def test_a_count_that_is_none_makes_the_endpoint_unavailable(
+    endpoint: FakeOpenAiEndpoint, answer: Any
+) -> None:
+    endpoint.has_tokenize, endpoint.tokenize_answer = True, answer
+    async with generator(endpoint) as made:
+        for call in (made.count_tokens(PROMPT, BUDGET), made.generate(PROMPT, BUDGET)):
+            with pytest.raises(UnavailableError, match="makes no sense"):
+                await call
 
 
 # First tokens
@@ -619,7 +638,7 @@ async def test_an_answer_that_stalls_ends_with_the_time(endpoint: FakeOpenAiEndp
     error = await failure(endpoint, timeout_seconds=0.05)
     assert isinstance(error, UnavailableError)
     assert "0.05 seconds" in str(error)
-    await eventually(lambda: endpoint.num_disconnects == 1)
+    await eventually(lambda: endpoint.num_disconnects == len(endpoint.requests))
 
 
 async def test_an_endpoint_that_is_not_there_is_unavailable(endpoint: FakeOpenAiEndpoint) -> None:
@@ -631,9 +650,9 @@ async def test_an_endpoint_that_is_not_there_is_unavailable(endpoint: FakeOpenAi
 
 async def test_the_time_of_a_call_bounds_all_its_attempts(endpoint: FakeOpenAiEndpoint) -> None:
     endpoint.fail_with(500, headers={"Retry-After-Ms": "1"})
-    error = await failure(endpoint, timeout_seconds=0.2, max_retries=1_000_000)
+    error = await failure(endpoint, timeout_seconds=0.1, max_retries=1_000_000)
     assert isinstance(error, UnavailableError)
-    assert len(endpoint.requests) > 1
+    assert "0.1 seconds" in str(error)
 
 
 async def test_what_may_pass_is_tried_again(endpoint: FakeOpenAiEndpoint) -> None:

@@ -41,8 +41,8 @@ class OpenAiEndpointGenerator:
     tokens as it has bytes in UTF-8, which no byte-level vocabulary exceeds, and
     is forced to no length.
 
-    Only `api="vllm"` can begin an answer for the model, and only there are texts
-    with special tokens in them a danger: see `openai_request`.
+    Only `api="vllm"` can begin an answer for the model. What looks like a special
+    token in a text is sent with an invisible character in it.
     """
 
     backend = GeneratorBackend.OPENAI_ENDPOINT

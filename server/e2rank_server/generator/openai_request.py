@@ -58,9 +58,7 @@ def vllm_arguments(
 
 def vllm_messages(prompt: GeneratorPrompt) -> list[dict[str, str]]:
     """Return the messages, the last of which is the beginning of the answer if that is given."""
-    messages = [
-        {"role": each.role, "content": _as_characters(each.content)} for each in prompt.messages
-    ]
+    messages = _messages(prompt.messages)
     if prompt.answer_prefix:
         messages.append({"role": "assistant", "content": prompt.answer_prefix})
     return messages
@@ -89,15 +87,15 @@ def openai_arguments(model: str, prompt: GeneratorPrompt, limits: OutputLimits) 
     )
     return {
         "model": model,
-        "messages": _standard_messages(prompt.messages),
+        "messages": _messages(prompt.messages),
         "max_completion_tokens": limits.max_tokens,
         **style,
         **_logprobs(limits),
     }
 
 
-def _standard_messages(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
-    return [{"role": each.role, "content": each.content} for each in messages]
+def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
+    return [{"role": each.role, "content": _as_characters(each.content)} for each in messages]
 
 
 def _logprobs(limits: OutputLimits) -> dict[str, Any]:
@@ -109,7 +107,7 @@ def _logprobs(limits: OutputLimits) -> dict[str, Any]:
 def _as_characters(text: str) -> str:
     """Break what would be a special token with an invisible character.
 
-    vLLM tokenizes the rendered conversation as a whole, so that a document with
-    `<|im_end|>` in it would end its turn.
+    vLLM tokenizes the rendered conversation as a whole, and so do providers of
+    open models: a document with `<|im_end|>` in it would end its turn.
     """
     return _SPECIAL_TOKEN.sub(lambda found: found.group() + _ZERO_WIDTH_SPACE, text)
