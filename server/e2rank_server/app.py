@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from e2rank_server.embedder.fake import FakeEmbedder
 from e2rank_server.embedder.identity import PROBE_TEXTS, ProbeReferences, check_identity
 from e2rank_server.embedder.protocol import Embedder, EmbedderPrompt
@@ -43,6 +45,7 @@ from e2rank_server.profiles.loading import load_profile
 from e2rank_server.profiles.profile import Profile
 from e2rank_server.settings import Settings
 from e2rank_server.storage import Storage
+from e2rank_server.telemetry import MetricsEndpoint, Telemetry
 from e2rank_server.tokenizer.in_process import InProcessTokenizer
 from e2rank_server.tokenizer.protocol import Tokenizer
 from e2rank_server.tokenizer.triton.client import TritonTokenizer
@@ -124,6 +127,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> None:
     """Open everything, leaving on `stack` how to close it."""
     started = time.monotonic()
     check_address(settings.listen, reuse_port=settings.reuse_port == "on")
+    telemetry = await _start_telemetry(settings, stack)
     prepared = await asyncio.to_thread(prepare, settings)
     storage = await Storage.open(settings, stack)
     tokenizers = await start_tokenizers(settings, prepared, stack)
@@ -142,6 +146,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> None:
         documents=_documents_engine(storage, settings),
         reuse_port=settings.reuse_port == "on",
         max_connection_age_seconds=settings.max_connection_age_seconds,
+        telemetry=telemetry,
     )
     address = await gateway.start()
     stack.push_async_callback(gateway.stop, settings.drain_seconds)
@@ -155,6 +160,17 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> None:
         address,
         address,
     )
+
+
+async def _start_telemetry(settings: Settings, stack: AsyncExitStack) -> Telemetry | None:
+    """Listen for those who collect metrics, if they are asked for: before what takes minutes."""
+    if settings.metrics_listen is None:
+        return None
+    telemetry = Telemetry(CollectorRegistry())
+    endpoint = MetricsEndpoint(telemetry.registry)
+    await endpoint.start(settings.metrics_listen)
+    stack.push_async_callback(endpoint.close)
+    return telemetry
 
 
 def prepare(settings: Settings) -> list[Prepared]:

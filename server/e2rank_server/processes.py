@@ -28,6 +28,7 @@ from e2rank_server import app
 from e2rank_server.app import PARENT_PID_VARIABLE, Prepared
 from e2rank_server.errors import ConfigurationError
 from e2rank_server.settings import Settings
+from e2rank_server.telemetry import address_of_process
 
 logger = logging.getLogger(__name__)
 
@@ -153,8 +154,10 @@ async def _start_gateways(
 ) -> None:
     """Start all gateways; at the end they drain together."""
     files = [directory / f"gateway-{number}" for number in range(settings.processes)]
+    metrics = [_metrics_flags(settings, number) for number in range(settings.processes)]
     gateways = [
-        ManagedProcess(file.name, [*command, "--address-file", str(file)]) for file in files
+        ManagedProcess(file.name, [*command, "--address-file", str(file), *flags])
+        for file, flags in zip(files, metrics, strict=True)
     ]
     drain_seconds = settings.drain_seconds + _CLOSE_SECONDS
 
@@ -166,6 +169,12 @@ async def _start_gateways(
         await gateway.start()
     for gateway, file in zip(gateways, files, strict=True):
         await gateway.wait_until(_exists(file))
+
+
+def _metrics_flags(settings: Settings, number: int) -> list[str]:
+    if settings.metrics_listen is None:
+        return []
+    return ["--metrics-listen", address_of_process(settings.metrics_listen, number)]
 
 
 async def _start_vllm(

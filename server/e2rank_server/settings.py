@@ -75,6 +75,10 @@ def _address(text: str) -> str:
     return text
 
 
+def _optional_address(text: str) -> str | None:
+    return _address(text) if text else None
+
+
 def _optional_target(text: str) -> str | None:
     if not text:
         return None
@@ -180,6 +184,12 @@ class Settings:
     )
     address_file: Path | None = _setting(
         _optional_path, "", "file to write the address to once the server answers"
+    )
+    metrics_listen: str | None = _setting(
+        _optional_address,
+        "",
+        "address to serve Prometheus metrics on, such as 0.0.0.0:9090; of several processes each "
+        "has its own, at this port and those above; unset records nothing",
     )
     profile: tuple[str, ...] = _setting(
         _names,
