@@ -408,3 +408,4 @@ def _configure_logging(level: str) -> None:
     handler.setFormatter(logging.Formatter(_LOG_FORMAT))
     handler.addFilter(RequestIdFilter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request to an LLM

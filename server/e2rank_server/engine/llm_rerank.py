@@ -104,13 +104,19 @@ class LlmRerankEngine:
         self._gate = gate
         self._stored = stored
         self._outputs: Counter[str] = Counter()
-        self.description = GeneratorDescription(
-            model=generator.model,
-            backend=generator.backend,
-            max_model_tokens=generator.max_model_tokens,
-            templates=sorted(templates),
-            default_template=default_template,
-            default_score_template=default_score_template,
+        self._default_template = default_template
+        self._default_score_template = default_score_template
+
+    @property
+    def description(self) -> GeneratorDescription:
+        """What generates; an endpoint may tell its limit only once it has been called."""
+        return GeneratorDescription(
+            model=self._generator.model,
+            backend=self._generator.backend,
+            max_model_tokens=self._generator.max_model_tokens,
+            templates=sorted(self._templates),
+            default_template=self._default_template,
+            default_score_template=self._default_score_template,
         )
 
     @property
