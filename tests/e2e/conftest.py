@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.server_process import ServerProcess
+
+
+@pytest.fixture(scope="session")
+def models_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared models of the tests that start engines themselves."""
+    return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture(scope="session")

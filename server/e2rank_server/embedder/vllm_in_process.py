@@ -18,7 +18,7 @@ from e2rank_server.profiles.profile import Profile
 from e2rank_server.types import EmbedderBackend, FloatArray
 from e2rank_server.vllm_process.engine import EngineCounters
 from e2rank_server.vllm_process.hardware import Dtype, DtypeChoice, choose_dtype
-from e2rank_server.vllm_process.requests import EngineRequests, result
+from e2rank_server.vllm_process.requests import EngineRequests
 from e2rank_server.vllm_process.supervised import EngineSpecification, SupervisedEngine
 
 
@@ -124,7 +124,7 @@ class VllmInProcessEmbedder:
             queues.append(await requests.add(ids, pooling, priority=priority))
         vectors = np.empty((len(prompts), self.dimension), np.float32)
         for row, (prompt, queue) in enumerate(zip(prompts, queues, strict=True)):
-            data = (await result(queue)).outputs.data.float().numpy()
+            data = (await requests.result(queue)).outputs.data.float().numpy()
             if prompt.pooling_span is not None:
                 start, stop = prompt.pooling_span
                 data = data[start:stop].mean(axis=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,11 +25,14 @@ class EngineRequests:
     `encode` and `generate` abort on some ways of leaving only (vllm#54430).
     """
 
-    def __init__(self, engine: Engine, name: str, away: Exception) -> None:
-        """`away` is what a body raises that failed because the engine died."""
+    def __init__(
+        self, engine: Engine, name: str, away: Exception, *, is_closed: Callable[[], bool]
+    ) -> None:
+        """`away` is raised where the engine has died, or is shut down, as `is_closed` says."""
         self._engine = engine
         self._name = name
         self._away = away
+        self._is_closed = is_closed
         self._ids: list[str] = []
 
     async def add(self, token_ids: list[int], params: object, *, priority: int) -> EngineOutputs:
@@ -40,6 +43,14 @@ class EngineRequests:
         return await self._engine.add_request(
             self._ids[-1], tokens_input(token_ids), params, priority=priority
         )
+
+    async def result(self, outputs: EngineOutputs) -> Any:  # noqa: ANN401 - vllm has no types
+        """Wait for a request's only output, vLLM's PoolingRequestOutput or RequestOutput."""
+        output = outputs.get_nowait() or await outputs.get()
+        if self._is_closed():
+            # An engine that is shut down hands out what it has so far, as if that were all.
+            raise self._away
+        return output
 
     async def __aenter__(self) -> Self:
         return self
@@ -53,12 +64,13 @@ class EngineRequests:
         if error is None:
             return
         await self._abort(error)
-        if isinstance(error, Exception) and self._engine.errored:
+        is_away = self._engine.errored or self._is_closed()
+        if isinstance(error, Exception) and error is not self._away and is_away:
             raise self._away from error
 
     async def _abort(self, error: BaseException) -> None:
         """Free the engine of the requests; those that are finished are unknown to it by now."""
-        if not self._ids or self._engine.errored:
+        if not self._ids or self._engine.errored or self._is_closed():
             return
         task = asyncio.create_task(_free(self._engine, self._ids))
         _aborts.add(task)
@@ -66,11 +78,6 @@ class EngineRequests:
         if not isinstance(error, GeneratorExit):  # which allows no waiting
             # A second cancellation leaves the wait, not the abort.
             await asyncio.wait({task})
-
-
-async def result(outputs: EngineOutputs) -> Any:  # noqa: ANN401 - an output of vLLM's, which has no types
-    """Wait for a request's only output."""
-    return outputs.get_nowait() or await outputs.get()
 
 
 async def _free(engine: Engine, request_ids: Sequence[str]) -> None:

@@ -47,6 +47,7 @@ class SupervisedEngine:
         """What the engine itself reports; goes on counting when it is restarted."""
         self._specification = specification
         self._engine: Engine | None = None
+        self._is_closed = False
         self._supervision: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -70,11 +71,12 @@ class SupervisedEngine:
 
     def check_running(self) -> None:
         """Raise UnavailableError unless the engine is there; waits for nothing."""
-        if self._engine is None or self._engine.errored:
+        if self._engine is None or self._engine.errored or self._is_closed:
             raise self._away()
 
     async def close(self) -> None:
         """End vLLM's processes; takes seconds. Calls in flight raise UnavailableError."""
+        self._is_closed = True
         if self._supervision is not None:
             self._supervision.cancel()
             await asyncio.wait({self._supervision})
@@ -83,7 +85,9 @@ class SupervisedEngine:
             await asyncio.to_thread(engine.shutdown, _SHUTDOWN_SECONDS)
 
     def _requests(self, engine: Engine) -> EngineRequests:
-        return EngineRequests(engine, self._specification.name, self._away())
+        return EngineRequests(
+            engine, self._specification.name, self._away(), is_closed=lambda: self._is_closed
+        )
 
     def _away(self) -> UnavailableError:
         specification = self._specification

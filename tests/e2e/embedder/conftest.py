@@ -43,11 +43,6 @@ class RunningModel:
     process: BaseProcess
 
 
-@pytest.fixture(scope="session")
-def models_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def minilm(models_directory: Path) -> AsyncIterator[RunningModel]:
     async with running(load_profile("all-minilm-l6-v2"), models_directory) as model:
