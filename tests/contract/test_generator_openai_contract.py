@@ -12,7 +12,7 @@ from e2rank_server.generator.openai_endpoint import OpenAiEndpointGenerator
 from e2rank_server.generator.openai_request import EndpointApi
 from e2rank_server.generator.protocol import Generation, Generator
 from tests.contract.generator_contract import (
-    FIVE,
+    THREE,
     GeneratorContract,
     asking,
     assert_unavailable,
@@ -64,7 +64,7 @@ class OpenAiEndpointContract(GeneratorContract):
 
     async def start_long_work(self, generator: Generator) -> asyncio.Task[Generation]:
         self.endpoint.hold()
-        task = asyncio.create_task(generator.generate(asking("Tell me a story."), FIVE))
+        task = asyncio.create_task(generator.generate(asking("Tell me a story."), THREE))
         await eventually(lambda: self.endpoint.num_waiting == 1)
         return task
 
@@ -78,11 +78,11 @@ class OpenAiEndpointContract(GeneratorContract):
     ) -> None:
         await self.endpoint.stop()
         with pytest.raises(UnavailableError):  # from here on it is known
-            await generator.generate(asking("Hello"), FIVE)
+            await generator.generate(asking("Hello"), THREE)
         await assert_unavailable(generator)
         await self.endpoint.start()
         await generator.check_health()
-        assert (await generator.generate(asking("Hello"), FIVE)).text
+        assert (await generator.generate(asking("Hello"), THREE)).text
 
 
 class TestStandardEndpoint(OpenAiEndpointContract):
