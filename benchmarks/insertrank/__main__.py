@@ -24,6 +24,7 @@ from benchmarks.insertrank.settings import (
 )
 from benchmarks.quality.ranker import Advance, Ranker
 from benchmarks.quality.saved_sections import SavedSections
+from benchmarks.quality.scores import GeneratorAlwaysFailedError
 from benchmarks.quality.sections import SAMPLE_SEED
 from benchmarks.quality.serving import (
     MissingGeneratorError,
@@ -122,7 +123,13 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("insertrank: interrupted", file=sys.stderr)
         return 130
-    except (CollectionError, MissingGeneratorError, ServerStartError, E2RankError) as error:
+    except (
+        CollectionError,
+        MissingGeneratorError,
+        GeneratorAlwaysFailedError,
+        ServerStartError,
+        E2RankError,
+    ) as error:
         print(f"insertrank: {error}", file=sys.stderr)
         return 1
     return 0

@@ -135,8 +135,8 @@ def outputs_in_words(figures: Values, collection: str) -> str:
         line += " the template demands."
         if share > 0.5:
             line += (
-                " What it is compared on is then mostly the order that it was given, and a"
-                " difference between scales says little of the method."
+                " Its orders are then mostly those that it was given, and a difference between"
+                " scales says little of the method."
             )
         lines.append(line)
     return "\n".join(lines)

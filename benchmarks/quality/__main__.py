@@ -21,6 +21,7 @@ from benchmarks.quality.methods import LLM, METHODS
 from benchmarks.quality.ranker import Advance, Ranker
 from benchmarks.quality.report import NOTES, markdown_table, plot
 from benchmarks.quality.saved_sections import SavedSections
+from benchmarks.quality.scores import GeneratorAlwaysFailedError
 from benchmarks.quality.sections import SAMPLE_SEED, Plan, QualitySections
 from benchmarks.quality.serving import MissingGeneratorError, progress_bars, started_server
 from benchmarks.trec import TrecError
@@ -121,6 +122,7 @@ def main(arguments: Sequence[str]) -> int:
         CollectionError,
         TrecError,
         MissingGeneratorError,
+        GeneratorAlwaysFailedError,
         ServerStartError,
         E2RankError,
     ) as error:

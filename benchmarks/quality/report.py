@@ -105,7 +105,12 @@ def plot(figures: Values, collection: str, file: Path) -> None:
 
     The best is on top. A line marks the first stage by itself, for each profile that has its own.
     """
-    grouped = rankings(figures, collection)
+    # `e2rank` is one of the two orders once more.
+    grouped = {
+        name: values
+        for name, values in rankings(figures, collection).items()
+        if Ranking.parse(name).method != "e2rank"
+    }
     parsed = {name: Ranking.parse(name) for name in grouped}
     stages = sorted({each.first_stage for each in parsed.values()})
     profiles = sorted({each.profile for each in parsed.values() if each.profile})

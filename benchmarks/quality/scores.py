@@ -14,6 +14,10 @@ from benchmarks.quality.significance import compare
 from e2rank_client import RerankResult
 
 
+class GeneratorAlwaysFailedError(Exception):
+    """No window of a section was ranked by the LLM, so that there is nothing to measure."""
+
+
 def ranking_figures(collection: Collection, run: Run) -> dict[str, float | Estimate]:
     """Measure a ranking on the collection's queries, without what is excluded for them."""
     return {**measure(collection.qrels, collection.without_excluded(run))}
@@ -47,6 +51,9 @@ def llm_figures(answers: Sequence[RerankResult]) -> dict[str, float | Estimate]:
 
     `malformed_rate` is the share of windows whose output is not what the template
     demands, for whatever reason; `outputs_<kind>` says which.
+
+    Raises:
+        GeneratorAlwaysFailedError: Every call failed; the message has what the server said of one.
     """
     outputs: Counter[str] = Counter()
     for answer in answers:
@@ -54,5 +61,10 @@ def llm_figures(answers: Sequence[RerankResult]) -> dict[str, float | Estimate]:
             outputs.update(asdict(answer.llm_listwise.outputs))
     if not (windows := outputs.total()):
         return {}
+    if outputs["failed"] == windows:
+        said = [warning.message for answer in answers for warning in answer.warnings]
+        raise GeneratorAlwaysFailedError(
+            f"the generator failed for all {windows} windows: {said[:1]}"
+        )
     kinds = {f"outputs_{kind}": float(number) for kind, number in outputs.items()}
     return {**kinds, "windows": windows, "malformed_rate": 1 - outputs["ok"] / windows}

@@ -169,7 +169,7 @@ async def test_the_report_says_plainly_that_most_outputs_were_malformed(tmp_path
     assert "+0.0000 [+0.000, +0.000] p = 1.000" in row
     words = report.outputs_in_words(saved.figures, "colors")
     assert words.startswith("small-1b: 54 of 60 outputs (90%) were not as the template demands.")
-    assert "mostly the order that it was given" in words
+    assert "mostly those that it was given" in words
     report.plot(saved.figures, "colors", tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 

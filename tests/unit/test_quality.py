@@ -35,6 +35,7 @@ first_stages = pytest.importorskip(
 )
 ranker_module = pytest.importorskip("benchmarks.quality.ranker", exc_type=ImportError)
 saved_module = pytest.importorskip("benchmarks.quality.saved_sections", exc_type=ImportError)
+scores = pytest.importorskip("benchmarks.quality.scores", exc_type=ImportError)
 serving = pytest.importorskip("benchmarks.quality.serving", exc_type=ImportError)
 sections = pytest.importorskip("benchmarks.quality.sections", exc_type=ImportError)
 DEPTH = first_stages.DEPTH
@@ -226,6 +227,14 @@ async def test_malformed_outputs_of_an_llm_are_a_rate_and_counts_of_windows() ->
     assert figures[f"{prefix}.malformed_rate"] == 0.75
     assert figures[f"{prefix}.windows"] == 12
     assert figures[f"{prefix}.outputs_failed"] == 3
+
+
+async def test_an_llm_that_never_answers_is_an_error_and_no_figure() -> None:
+    client = StubClient(LlmOutputCounts(0, 0, 0, 0, 0, 4))
+    saved = saved_sections(None)
+    with pytest.raises(scores.GeneratorAlwaysFailedError, match="failed for all 12 windows"):
+        await Measurement(client, methods=["llm_listwise"]).figures(saved)
+    assert not any("llm_listwise" in name for name in saved.figures)
 
 
 async def test_an_llm_is_measured_on_a_sample_and_compared_on_that_sample() -> None:
