@@ -84,6 +84,7 @@ class LoadRun:
         self._clients: list[E2RankClient] = []
         self._recorder = Recorder()
         self._ended = Event()
+        self._over_since: float | None = None
         self._num_due = 0
 
     def prepare(self, num_clients: int) -> None:
@@ -123,27 +124,26 @@ class LoadRun:
         self._ended.set()
         return latency, outcome if isinstance(outcome, str) else None
 
-    @property
     def is_over(self) -> bool:
-        """Whether it has lasted as long, and had as many requests, as it is to."""
-        seconds, min_requests = self.parameters.seconds, self.parameters.min_requests
-        return (
-            bool(seconds or min_requests)
-            and time.perf_counter() >= self._recorder.begun + seconds
-            and len(self._recorder.statuses) >= min_requests
-        )
+        """Return whether it has lasted as long, and had as many requests, as it is to."""
+        if self._over_since is None:
+            now, num_requests = time.perf_counter(), len(self._recorder.statuses)
+            if self.parameters.is_over(now - self._recorder.begun, num_requests):
+                self._over_since = now
+        return self._over_since is not None
 
     def wait_until_over(self) -> None:
         """Return when it is."""
         gevent.sleep(self.parameters.seconds)
-        while not self.is_over:
+        while not self.is_over():
             self._ended.clear()
             self._ended.wait(_POLL_SECONDS)
 
     def stop(self) -> None:
-        """Let nothing that is due from now on count as unsent."""
+        """Count what was due until it was over, or else until now."""
         if self.parameters.arrivals is Arrivals.OPEN:
-            self._num_due = self._arrivals.num_due(time.perf_counter() - self._recorder.begun)
+            end = self._over_since or time.perf_counter()
+            self._num_due = self._arrivals.num_due(end - self._recorder.begun)
 
     def recording(self) -> Recording:
         """Return what was recorded."""
@@ -166,7 +166,7 @@ class LoadUser(User):  # type: ignore[misc,unused-ignore] # Locust is missing wh
 
     def wait_time(self) -> float:
         """Make the next request ready, and return how long it is until it is due."""
-        if self.run_now.is_over:
+        if self.run_now.is_over():
             return _UNTIL_STOPPED_SECONDS
         send = self.run_now.workload.next()
         due = self.run_now.next_due()

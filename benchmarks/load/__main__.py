@@ -157,7 +157,7 @@ class LoadBenchmark:
                 progress.update(task, description=part)
                 provenance = Provenance.of(shown_command(self._options, scenario))
                 self._save(sections.measure(part), provenance, serving)
-        self._console.print(self._table, markup=False, highlight=False)
+        self._console.print(self._table, markup=False, highlight=False, soft_wrap=True)
 
     def _save(self, measured: Measured, provenance: Provenance, serving: dict[str, Any]) -> None:
         conditions = {"server": serving, **measured.conditions}

@@ -74,6 +74,7 @@ class LoadParameters:
     rate: float = 10.0
     seconds: float = 0.0
     min_requests: int = 0
+    max_seconds: float = 0.0
     timeout_seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -97,6 +98,14 @@ class LoadParameters:
             return max(ZIPF_DOCUMENTS, MIN_ZIPF_DOCUMENTS_PER_CANDIDATE * self.candidates)
         return WARM_DOCUMENTS_PER_CANDIDATE * self.candidates
 
+    def is_over(self, elapsed_seconds: float, num_requests: int) -> bool:
+        """Return whether a run has lasted, and had requests, as it is to."""
+        if not self.seconds and not self.min_requests:
+            return False
+        if self.max_seconds and elapsed_seconds >= self.max_seconds and num_requests:
+            return True
+        return elapsed_seconds >= self.seconds and num_requests >= self.min_requests
+
     def _out_of_range(self) -> Iterator[str]:
         for name, low, high in (
             ("candidates", 1, MAX_CANDIDATES),
@@ -106,6 +115,7 @@ class LoadParameters:
             ("seed", 0, 2**32 - 1),
             ("seconds", 0, MAX_SECONDS),
             ("min_requests", 0, MAX_REQUESTS),
+            ("max_seconds", 0, MAX_SECONDS),
         ):
             if not low <= (value := getattr(self, name)) <= high:
                 yield f"{flag_of(name)} is {value:g}, not within {low}..{high:g}"
@@ -256,6 +266,11 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "type": _whole,
         "metavar": "N",
         "help": "measure beyond --seconds until so many have ended",
+    },
+    "max_seconds": {
+        "type": _number,
+        "metavar": "S",
+        "help": "end then even with fewer than --min-requests, if one has ended; 0 is never",
     },
     "timeout_seconds": {"type": _number, "metavar": "S", "help": "deadline of a request"},
 }

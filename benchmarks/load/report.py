@@ -22,6 +22,7 @@ _ROWS = (
 )
 _RATIO = "llm_listwise_over_rerank_warm_p95"
 _LATENCIES = _COLUMNS[:3]
+_STAGES = "queue store lookup tokenize documents prompt embed generate score".split()
 
 
 def markdown_table(content: Mapping[str, Any]) -> str:
@@ -144,15 +145,15 @@ def plot_stages(figures: Mapping[str, float], file: Path) -> None:
     figure = Figure(figsize=(9, 1.5 + 0.6 * len(rows)), layout="constrained")
     axes = figure.subplots()
     ends = [0.0] * len(rows)
-    for stage in _stages(figures):
+    for stage in _STAGES:
         parts = [
-            figures.get(f"{row}.stage.{stage}", 0.0) / total
+            figures.get(f"{row}.stage.{stage}_seconds", 0.0) / total
             for row, total in zip(rows, totals, strict=True)
         ]
-        axes.barh(rows, parts, left=ends, label=stage.removesuffix("_seconds"))
+        axes.barh(rows, parts, left=ends, label=stage)
         ends = [end + part for end, part in zip(ends, parts, strict=True)]
     for row, (end, total) in enumerate(zip(ends, totals, strict=True)):
-        axes.text(end + 0.02, row, f"{total:.3g} s", va="center")
+        axes.text(max(end, 1.0) + 0.02, row, f"{total:.3g} s", va="center")
     axes.axvline(1, color="black", linestyle="--", linewidth=1)
     axes.set_xlim(0, max([1.0, *ends]) * 1.15)
     axes.invert_yaxis()
@@ -161,9 +162,3 @@ def plot_stages(figures: Mapping[str, float], file: Path) -> None:
     )
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(file, dpi=120)
-
-
-def _stages(figures: Mapping[str, float]) -> list[str]:
-    """Return the stages that took any time, in the order in which they first stand."""
-    names = (name.partition(".stage.")[2] for name in figures)
-    return [name for name in dict.fromkeys(names) if name and name != "total_seconds"]

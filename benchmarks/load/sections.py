@@ -28,8 +28,7 @@ EMBED_TEXTS = 32
 PERCENT_OF_CAPACITY = (30, 60, 80, 95)
 OPEN_USERS = 64
 CANDIDATES = (10, 20, 50, 100)
-_SECONDS = 10.0
-_MIN_REQUESTS = 100
+_USUAL = {"seconds": 10.0, "min_requests": 100, "max_seconds": 45.0}
 _SHORT_SECONDS = 2.0
 _MIN_WARM_REQUESTS_PER_ROUND = 3
 _LLM_TIMEOUT_SECONDS = 600.0
@@ -111,13 +110,13 @@ class LoadSections:
             own = {"candidates": EMBED_TEXTS}
         elif scenario is Scenario.RERANK_ZIPF:
             own = {"namespace": "zipf"}  # where nothing is cached: the hit rate is of a start
-        load = self._load(scenario, seconds=_SECONDS, min_requests=_MIN_REQUESTS, **own)
+        load = self._load(scenario, **_USUAL, **own)
         recording = self._run(load)
         name = scenario.value
         return Measured(name, conditions_of(load, recording), scenario_figures(name, recording))
 
     def _offered_load(self) -> Measured:
-        closed = self._run(self._load(Scenario.RERANK_WARM, seconds=_SECONDS))
+        closed = self._run(self._load(Scenario.RERANK_WARM, seconds=_USUAL["seconds"]))
         capacity = closed.requests_per_second
         figures: dict[str, float | Estimate] = {"offered_load.capacity_rps": capacity}
         conditions: dict[str, Any] = {"capacity": f"{self.plan.clients} closed clients"}
@@ -126,8 +125,7 @@ class LoadSections:
                 Scenario.RERANK_WARM,
                 arrivals=Arrivals.OPEN,
                 rate=round(capacity * percent / 100, 3),
-                seconds=_SECONDS,
-                min_requests=_MIN_REQUESTS,
+                **_USUAL,
             )
             load = replace(load, users=OPEN_USERS)
             recording = self._run(load)

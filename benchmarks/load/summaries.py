@@ -48,11 +48,11 @@ def scenario_figures(name: str, recording: Recording) -> dict[str, float | Estim
 
 def conditions_of(load: Load, recording: Recording) -> dict[str, Any]:
     """Return what was sent, and what to know before believing what was measured."""
-    defaults = ("seconds", "min_requests")
+    lengths = ("seconds", "min_requests", "max_seconds")
     sent = {
         name: value
         for name, value in asdict(load.parameters).items()
-        if value not in ("", 0) and name not in defaults
+        if value not in ("", 0) and name not in lengths
     }
     if load.parameters.arrivals == "closed":
         del sent["rate"]

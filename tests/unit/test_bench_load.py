@@ -226,6 +226,23 @@ class TestParameters:
         with pytest.raises(argparse.ArgumentError, match="is not a"):
             parsed(flag)
 
+    @pytest.mark.parametrize(
+        ("lengths", "elapsed_seconds", "num_requests", "is_over"),
+        [
+            ({}, 1e6, 10**6, False),
+            ({"seconds": 5.0}, 4.9, 1000, False),
+            ({"seconds": 5.0}, 5.0, 0, True),
+            ({"min_requests": 3}, 0.1, 3, True),
+            ({"seconds": 5.0, "min_requests": 3}, 6.0, 2, False),
+            ({"seconds": 5.0, "min_requests": 3, "max_seconds": 9.0}, 9.0, 2, True),
+            ({"seconds": 5.0, "min_requests": 3, "max_seconds": 9.0}, 9.0, 0, False),
+        ],
+    )
+    def test_a_run_ends_after_its_time_and_requests(
+        self, lengths: dict[str, Any], elapsed_seconds: float, num_requests: int, is_over: bool
+    ) -> None:
+        assert LoadParameters(**lengths).is_over(elapsed_seconds, num_requests) == is_over
+
     def test_the_web_page_cannot_set_an_unknown_scenario(self) -> None:
         options = argparse.Namespace(
             **{name: getattr(LoadParameters(), name) for name in LoadParameters.__slots__}
