@@ -165,6 +165,7 @@ def plot(figures: Values, collection: str, file: Path) -> None:
     if (first_stage := figures.get(f"{collection}.bm25.ndcg@10")) is not None:
         axes.axvline(first_stage, color="0.3", linestyle="--", linewidth=1, label="BM25")
     axes.set_yticks(range(len(settings)), settings)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel("nDCG@10 (share of LLM outputs that were not as asked)")
