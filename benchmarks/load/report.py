@@ -22,7 +22,17 @@ _ROWS = (
 )
 _RATIO = "llm_listwise_over_rerank_warm_p95"
 _LATENCIES = _COLUMNS[:3]
-_STAGES = "queue store lookup tokenize documents prompt embed generate score".split()
+_STAGES = (
+    "queue",
+    "store",
+    "lookup",
+    "tokenize",
+    "documents",
+    "prompt",
+    "embed",
+    "generate",
+    "score",
+)
 
 
 def markdown_table(content: Mapping[str, Any]) -> str:

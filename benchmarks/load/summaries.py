@@ -32,11 +32,13 @@ def scenario_figures(name: str, recording: Recording) -> dict[str, float | Estim
     A stage's figure is its mean over the answers, so that stages can be stacked.
     """
     num_answered = len(recording.answered_seconds)
+    # An LLM needs no embeddings.
+    has_hit_rate = recording.documents_cached + recording.documents_embedded > 0
     return {
         **latency_figures(name, recording),
         f"{name}.rps": recording.requests_per_second,
         f"{name}.error_rate": recording.error_rate,
-        f"{name}.hit_rate": recording.hit_rate,
+        **({f"{name}.hit_rate": recording.hit_rate} if has_hit_rate else {}),
         f"{name}.generator_cpu_share": recording.generator_cpu_share,
         **{
             f"{name}.stage.{stage}": seconds / num_answered

@@ -369,6 +369,10 @@ class TestFigures:
         assert figures["embed.stage.prompt_seconds"] == 0.1
         assert figures["embed.hit_rate"] == 0.75
 
+    def test_what_needs_no_embeddings_has_no_hit_rate(self) -> None:
+        seen = recording(documents_cached=0, documents_embedded=0)
+        assert "llm_listwise.hit_rate" not in scenario_figures("llm_listwise", seen)
+
     def test_a_load_that_only_failed_has_figures_but_no_latencies(self) -> None:
         figures = scenario_figures(
             "embed", recording(statuses=["UNAVAILABLE"] * 2, stage_seconds={})
