@@ -110,7 +110,7 @@ def _infinity(folder: Path) -> PeerCommand:
     arguments += ["--served-model-name", MODEL_NAME]
     arguments += ["--engine", "torch", "--device", "cpu", "--dtype", DTYPE]
     arguments += ["--batch-size", str(BATCH_SIZE), "--no-bettertransformer", "--no-compile"]
-    arguments += ["--no-vector-disk-cache", "--log-level", "warning"]
+    arguments += ["--no-vector-disk-cache", "--no-model-warmup", "--log-level", "warning"]
     arguments += ["--host", "127.0.0.1", "--port", str(port)]
     variables = _torch_variables() | {"INFINITY_ANONYMOUS_USAGE_STATS": "0"}
     return PeerCommand(INFINITY, arguments, variables, port)

@@ -163,19 +163,16 @@ async def measure_reranking(
     return samples
 
 
-async def measure_cross_encoders(
-    peers: Sequence[RerankingPeer], candidates: int, turns: int, advance: Callable[[], None]
-) -> dict[str, list[float]]:
-    """Return the seconds of reranks by peers alone; `advance` is called after each one."""
+async def measure_cross_encoder(
+    peer: RerankingPeer, candidates: int, requests: int, advance: Callable[[], None]
+) -> list[float]:
+    """Return the seconds of reranks by a peer that runs alone; `advance` is called after each."""
     texts = Texts()
-    seconds: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    await _warm_up(peers, peers, texts)
-    for turn in range(turns):
-        query, passages = texts.query(), _passages(texts, candidates)
-        for peer in order(peers, turn):
-            with alone(peer, peers):
-                seconds[peer.name].append(await peer.rerank(query, passages))
-            advance()
+    await _warm_up([peer], [peer], texts)
+    seconds = []
+    for _ in range(requests):
+        seconds.append(await peer.rerank(texts.query(), _passages(texts, candidates)))
+        advance()
     return seconds
 
 

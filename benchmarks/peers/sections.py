@@ -32,7 +32,7 @@ from benchmarks.peers.reranking import (
     RerankingSamples,
     best_peer,
     cross_encoder_figures,
-    measure_cross_encoders,
+    measure_cross_encoder,
     measure_reranking,
     reranking_figures,
 )
@@ -59,14 +59,14 @@ class Plan:
     loads: Sequence[Load] = LOADS
     reranking: RerankingPlan = field(default_factory=RerankingPlan)
     large_candidates: int = 100
-    large_turns: int = 2
+    large_requests: int = 2
 
 
 QUICK = Plan(
     loads=[replace(load, requests_per_client=1, turns=2) for load in (LOADS[0], HEADLINE)],
     reranking=RerankingPlan(turns=2, candidates=10, requests_per_turn=2, zipf_documents=50),
     large_candidates=4,
-    large_turns=1,
+    large_requests=1,
 )
 
 
@@ -133,7 +133,10 @@ class Benchmark:
 
     def _cross_encoders(self, address: str) -> Section:
         plan = self._plan.reranking
-        with self._cross_encoder(partial(write_minilm, self._model.path)) as (peers, lines):
+        with (
+            self._random_model(partial(write_minilm, self._model.path)) as folder,
+            self._stage.started(commands.cross_encoder_commands(folder), folder) as (peers, lines),
+        ):
             provenance = Provenance.of(self._command)
             conditions = self._conditions(lines) | {
                 "candidates": plan.candidates,
@@ -158,15 +161,21 @@ class Benchmark:
             return await measure_reranking(OurServer(address), sides_of(peers), plan, advance)
 
     def _large(self) -> Section:
+        """Measure one peer after another: together they may not fit into memory."""
         source = prepare_model_folder(load_profile(_BYTE_LEVEL_PROFILE), self._models_directory)
-        candidates, turns = self._plan.large_candidates, self._plan.large_turns
-        write = partial(write_qwen3, source.tokenizer_json)
-        with self._cross_encoder(write) as (peers, lines):
-            provenance = Provenance.of(self._command)
-            sides = sides_of(peers)
-            what = "reranking, Qwen3-0.6B's shape"
-            with self._stage.progress(what, turns * len(sides)) as advance:
-                seconds = asyncio.run(measure_cross_encoders(sides, candidates, turns, advance))
+        candidates, requests = self._plan.large_candidates, self._plan.large_requests
+        provenance = Provenance.of(self._command)
+        seconds: dict[str, list[float]] = {}
+        lines: dict[str, str] = {}
+        with self._random_model(partial(write_qwen3, source.tokenizer_json)) as folder:
+            for name, command in self._stage.chosen(commands.cross_encoder_commands(folder)):
+                with self._stage.started({name: command}, folder) as (peers, line):
+                    lines |= line
+                    [side] = sides_of(peers)
+                    what = f"reranking, Qwen3-0.6B's shape, {name}"
+                    with self._stage.progress(what, requests) as advance:
+                        measuring = measure_cross_encoder(side, candidates, requests, advance)
+                        seconds[name] = asyncio.run(measuring)
         conditions = self._conditions(lines) | {
             "candidates": candidates,
             "passage_words": PASSAGE_WORDS,
@@ -175,17 +184,13 @@ class Benchmark:
         return Section(LARGE, provenance, conditions, figures)
 
     @contextmanager
-    def _cross_encoder(
-        self, write: Callable[[Path], None]
-    ) -> Iterator[tuple[list[RunningPeer], dict[str, str]]]:
-        """Make a model and run the peers with it."""
+    def _random_model(self, write: Callable[[Path], None]) -> Iterator[Path]:
+        """Let `write` make a model in a folder that goes with the block."""
         self._models_directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._models_directory, prefix="random-") as name:
-            folder = Path(name)
             with self._stage.progress("making a cross-encoder with random weights", None):
-                write(folder)
-            with self._stage.started(commands.cross_encoder_commands(folder), folder) as started:
-                yield started
+                write(Path(name))
+            yield Path(name)
 
     def _conditions(self, lines: Mapping[str, str]) -> dict[str, Any]:
         return {

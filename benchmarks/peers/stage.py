@@ -29,6 +29,10 @@ class Stage:
                 address = stack.enter_context(local_server(SERVER_FLAGS))
             yield address
 
+    def chosen(self, available: Mapping[str, PeerCommand]) -> list[tuple[str, PeerCommand]]:
+        """Return those of the peers that are wanted."""
+        return [(name, command) for name, command in available.items() if name in self._peers]
+
     @contextmanager
     def started(
         self, available: Mapping[str, PeerCommand], model: Path
@@ -37,12 +41,12 @@ class Stage:
 
         The commands are printed, and have names in place of this machine's paths.
         """
-        chosen = [available[name] for name in self._peers]
-        lines = {command.name: command.line(shown_names(model)) for command in chosen}
+        chosen = self.chosen(available)
+        lines = {command.name: command.line(shown_names(model)) for _, command in chosen}
         for name, line in lines.items():
             self._console.print(f"{name}: {line}", markup=False, highlight=False, soft_wrap=True)
         with ExitStack() as stack:
-            peers = [stack.enter_context(running_peer(command)) for command in chosen]
+            peers = [stack.enter_context(running_peer(command)) for _, command in chosen]
             for peer in peers:
                 with self.progress(f"starting {peer.name}", None):
                     peer.wait_until_ready()
