@@ -25,9 +25,9 @@ from tests.e2e.generator.conftest import RunningLlm
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session")]
 
-TOLERANCE = 0.1
-"""Between log-probabilities in bfloat16, in batches and from the cache, and in float32."""
-LONG = OutputBudget(" > ".join(f"[{number}]" for number in range(1, 41)))
+TOLERANCE = 0.25
+"""Between log-probabilities here and in float32: two steps of bfloat16 at logits from 16 to 32."""
+LONG = OutputBudget(" > ".join(f"[{number}]" for number in range(1, 26)))
 
 
 async def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -78,7 +78,7 @@ class TestVllmInProcessGenerator(GeneratorContract):
         held = await generator.generate(prompt, LONG)
         tokens = await generator.count_tokens(prompt, LONG)
         assert tokens == held.prompt_tokens + held.generated_tokens
-        assert held.generated_tokens > 150
+        assert held.generated_tokens > 100
         assert "<|im_" not in free.text + held.text
 
     async def test_prompt_and_output_may_fill_the_model_and_no_more(
@@ -102,7 +102,7 @@ class TestVllmInProcessGenerator(GeneratorContract):
         computed = []
         for _ in range(2):
             before = generator.counters.computed_tokens
-            await generator.generate(asking("A badger went over the hill. " * 60), THREE)
+            await generator.generate(asking("A badger went over the hill. " * 30), THREE)
             await wait_until_engine_is_idle(generator)
             computed.append(generator.counters.computed_tokens - before)
         assert computed[1] < computed[0] / 2
