@@ -467,8 +467,7 @@ async def test_a_call_that_repeating_will_not_help_is_refused(
         ({"Retry-After": "-3"}, 0),
         ({"Retry-After": "nan"}, 1),
         ({"Retry-After": "soon"}, 1),
-        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
-        ({"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"}, 60),
+        ({"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"}, 1),
         ({"Retry-After-Ms": "1500", "Retry-After": "7"}, 1.5),
     ],
 )

@@ -99,7 +99,7 @@ def test_everything_wrong_is_reported_together(tmp_path: Path) -> None:
         .replace('separator = "\\n"\n', "")
     )
     assert sorted(problems_of(text, tmp_path)) == [
-        "default_method: 'cosine' is none of E2RANK, COSINE",
+        "default_method: 'cosine' is none of E2RANK, COSINE, VECTOR_PRF",
         "dimension: True is not a positive integer",
         "listwise.templates.query-first.separator: missing; expected a string",
         "max_model_tokens: 0 is not a positive integer",

@@ -16,6 +16,8 @@ from e2rank_server.prompting.template import PromptTemplates
 from e2rank_server.types import Method, PromptOrder
 
 _SUFFIX = ".toml"
+# An LLM is the server's, not a profile's.
+_DEFAULT_METHODS = (Method.E2RANK, Method.COSINE, Method.VECTOR_PRF)
 
 
 def shipped_profiles() -> list[str]:
@@ -94,7 +96,7 @@ def _profile(table: TomlTable, problems: list[str], listwise_template: str | Non
         pooling=table.choice("pooling", Pooling),
         listwise_pooling=listwise.choice("pooling", Pooling),
         trained_for_listwise=table.flag("trained_for_listwise"),
-        default_method=table.choice("default_method", Method),
+        default_method=table.choice("default_method", _DEFAULT_METHODS),
         prompt_order=listwise.choice("prompt_order", PromptOrder),
         prompt_documents=listwise.positive("prompt_documents"),
         max_prompt_documents=listwise.positive("max_prompt_documents"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -39,13 +39,13 @@ class TomlTable:
         """Take an integer of at least 1, or None if the key is absent."""
         return self.positive(key) if key in self._values else None
 
-    def choice(self, key: str, choices: type[Choice]) -> Choice:
-        """Take one of the values of an enumeration."""
+    def choice(self, key: str, choices: Iterable[Choice]) -> Choice:
+        """Take one of an enumeration's values, or of some of them."""
         value = self._take(key, str, "a string")
-        names = [choice.value for choice in choices]
-        if isinstance(value, str) and value not in names:
-            self._note(key, f"{value!r} is none of {', '.join(names)}")
-        return choices(value) if value in names else choices(names[0])
+        by_value = {choice.value: choice for choice in choices}
+        if isinstance(value, str) and value not in by_value:
+            self._note(key, f"{value!r} is none of {', '.join(by_value)}")
+        return by_value.get(str(value), next(iter(by_value.values())))
 
     def texts(self, key: str) -> tuple[str, ...]:
         """Take a list of non-empty strings."""
