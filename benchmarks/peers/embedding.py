@@ -48,15 +48,15 @@ class Load:
         ]
 
 
-HEADLINE = Load(batch=32, clients=8, requests_per_client=2, turns=6)
+HEADLINE = Load(batch=32, clients=8, requests_per_client=2, turns=5)
 LOADS = (
-    Load(batch=1, clients=1, requests_per_client=40, turns=6),
-    Load(batch=1, clients=8, requests_per_client=10, turns=6),
-    Load(batch=1, clients=32, requests_per_client=4, turns=6),
-    Load(batch=32, clients=1, requests_per_client=4, turns=6),
+    Load(batch=1, clients=1, requests_per_client=40, turns=5),
+    Load(batch=1, clients=8, requests_per_client=10, turns=5),
+    Load(batch=1, clients=32, requests_per_client=4, turns=5),
+    Load(batch=32, clients=1, requests_per_client=4, turns=5),
     HEADLINE,
     # A turn is a thousand texts, half a minute of the slowest side's.
-    Load(batch=32, clients=32, requests_per_client=1, turns=4),
+    Load(batch=32, clients=32, requests_per_client=1, turns=3),
 )
 
 

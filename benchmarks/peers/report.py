@@ -85,7 +85,10 @@ def _throughput_table(figures: Figures) -> str:
     if not loads:
         return ""
     sides = list(next(iter(loads.values())))
-    heading = ["texts a second", *(_NAMES[side] for side in sides)]
+    heading = [
+        "texts a second, by requests at once and texts in each",
+        *(_NAMES[side] for side in sides),
+    ]
     lines = [_row(heading), _row(["---"] * len(heading))]
     for (batch, clients), of_load in loads.items():
         lines.append(_row([_load(batch, clients), *(f"{of_load[side]:.1f}" for side in sides)]))

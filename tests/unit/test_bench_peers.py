@@ -490,7 +490,7 @@ def test_table_and_plot_show_what_was_measured(tmp_path: Path) -> None:
         **reranking_figures(samples(cold=2.0, warm=0.1), PLAN),
     }
     table = markdown_tables(figures)
-    assert "| texts a second | E2Rank Server | vLLM's HTTP server |" in table
+    assert "in each | E2Rank Server | vLLM's HTTP server |" in table
     assert "| 8 of 32 | 256.0 | 512.0 |" in table
     assert "| embed_over_vllm_http | 0.5 | 0.5 to 0.5 | 3 | at least 1: missed |" in table
     plain = {name: value_of(each) for name, each in figures.items()}
