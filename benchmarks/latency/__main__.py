@@ -96,10 +96,12 @@ def run(options: argparse.Namespace, console: Console) -> None:
             figures, conditions = asyncio.run(measure(shape, options.candidates, progress))
         section = Section(shape.name, provenance, conditions, figures)
         if options.candidates != CANDIDATES:
-            console.print(markdown_table(merge({}, section)["figures"]), markup=False)
+            console.print(
+                markdown_table(merge({}, section)["figures"]), markup=False, soft_wrap=True
+            )
             continue
         content = merge_into_file(options.results, section)
-        console.print(markdown_table(content["figures"]), markup=False)
+        console.print(markdown_table(content["figures"]), markup=False, soft_wrap=True)
         plot(content["figures"], options.results.with_suffix(".png"))
 
 
