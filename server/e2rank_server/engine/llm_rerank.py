@@ -210,12 +210,12 @@ class LlmRerankEngine:
 
     async def _fit(self, run: _Run, rows: Sequence[int]) -> GeneratorPrompt:
         """Make a window's prompt, its passages cut evenly until it fits the LLM's context."""
-        limit = self._generator.max_model_tokens
         budget = run.plan.budget(len(rows))
         started = time.monotonic()
         while True:
             prompt, cut = await asyncio.to_thread(self._prompt, run, rows)
-            needed = None if limit is None else await self._generator.count_tokens(prompt, budget)
+            needed = await self._generator.count_tokens(prompt, budget)
+            limit = self._generator.max_model_tokens
             if limit is None or needed is None or needed <= limit:
                 break
             if run.max_words == 1:
