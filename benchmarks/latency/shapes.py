@@ -84,8 +84,8 @@ SHAPES = {
         Shape(
             name="qwen3-0.6b-100w",
             title="Qwen3-0.6B's shape (random), 100 words",
-            # Prompts have 2,800; more would be memory for key-value caches, and nothing else.
-            max_model_tokens=3584,
+            # Windows have 2,830; more would be memory for key-value caches, and nothing else.
+            max_model_tokens=3072,
             passage_words=100,
             queries=1,
             warm_iterations=2,

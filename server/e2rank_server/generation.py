@@ -57,6 +57,7 @@ async def open_llm(
         default_score_template=settings.generator_score_template,
         gate=WorkGate(settings.max_running_tokens, settings.max_waiting_tokens),
         stored=stored,
+        timeout_seconds=settings.generator_timeout_seconds,
     )
 
 

@@ -35,6 +35,7 @@ def with_llm(gateway: Gateway, generator: FakeGenerator) -> None:
         default_score_template="insertrank",
         gate=WorkGate(1 << 16, 1 << 20),
         stored=StoredDocuments(None, 1 << 20),
+        timeout_seconds=60.0,
     )
     gateway.model.llm = llm
     gateway.model.rerank = llm.rerank

@@ -47,7 +47,11 @@ SCORED = FirstStageScores()
 
 
 def engine(
-    generator: FakeGenerator, store: FakeDocumentStore | None = None, *, gate_tokens: int = 1 << 16
+    generator: FakeGenerator,
+    store: FakeDocumentStore | None = None,
+    *,
+    gate_tokens: int = 1 << 16,
+    timeout_seconds: float = 60.0,
 ) -> LlmRerankEngine:
     return LlmRerankEngine(
         generator,
@@ -56,6 +60,7 @@ def engine(
         default_score_template="rank_llm_insertrank",
         gate=WorkGate(gate_tokens, 1 << 20),
         stored=StoredDocuments(store, 1 << 20),
+        timeout_seconds=timeout_seconds,
     )
 
 
@@ -409,6 +414,15 @@ async def test_documents_by_id_are_read_from_the_store() -> None:
     assert indexes(outcome) == [2, 0]
     assert outcome.unknown == [1]
     assert outcome.usage.documents_stored == 2
+
+
+async def test_a_generator_that_never_answers_is_unavailable() -> None:
+    generator = FakeGenerator()
+    generator.hold = asyncio.Event()
+    request = RerankRequest("q", candidates([1, 2]), options=LlmListwiseOptions())
+    with pytest.raises(UnavailableError, match=r"no output within 0\.01 seconds"):
+        await engine(generator, timeout_seconds=0.01).rerank(request)
+    assert generator.num_cancelled == 1
 
 
 async def test_leaving_cancels_the_generation_and_frees_the_gate() -> None:

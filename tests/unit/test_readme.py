@@ -39,7 +39,7 @@ def test_every_make_target_of_the_readme_exists() -> None:
 
 
 def test_every_relative_link_of_the_documents_leads_somewhere() -> None:
-    for document in ("README.md", "CONTRIBUTING.md", "docs/client.md", "requirements/README.md"):
+    for document in ("README.md", "CONTRIBUTING.md", "docs/client.md", "docs/metrics.md", "requirements/README.md"):
         text = (ROOT / document).read_text()
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
             assert (ROOT / document).parent.joinpath(target).exists(), f"{document}: {target}"

@@ -98,8 +98,11 @@ class LlmRerankEngine:
         default_score_template: str,
         gate: WorkGate,
         stored: StoredDocuments,
+        timeout_seconds: float,
     ) -> None:
+        """`timeout_seconds` is how long the generator may take for one window."""
         self._generator = generator
+        self._timeout_seconds = timeout_seconds
         self._templates = templates
         self._gate = gate
         self._stored = stored
@@ -181,32 +184,46 @@ class LlmRerankEngine:
 
     async def _order_window(self, run: _Run, rows: Sequence[int]) -> tuple[Sequence[int], Defect]:
         """Ask for the order of one window; return places in it, best first."""
-        template = run.plan.template
         prompt = await self._fit(run, rows)
         started = time.monotonic()
+        ask = self._ask_first_token if run.plan.template.reads_first_token else self._ask
         try:
-            if template.reads_first_token:
-                identifiers = template.identifiers(len(rows))
-                first = await self._generator.first_token(
-                    prompt, identifiers, priority=run.priority
-                )
-                run.prompt_tokens += first.prompt_tokens
-                run.generated_tokens += first.generated_tokens
-                places, absent = template.rank_first_token(first.logprobs, len(rows))
-                run.identifiers_absent += absent
-                return places, Defect.REFUSED if absent == len(rows) else Defect.OK
-            output = await self._generator.generate(
-                prompt, run.plan.budget(len(rows)), priority=run.priority
-            )
+            async with asyncio.timeout(self._timeout_seconds):
+                return await ask(run, prompt, len(rows))
+        except TimeoutError:
+            seconds = self._timeout_seconds
+            raise UnavailableError("generator", f"no output within {seconds:g} seconds") from None
         finally:
             run.timings.generate_seconds += time.monotonic() - started
+
+    async def _ask(
+        self, run: _Run, prompt: GeneratorPrompt, num_passages: int
+    ) -> tuple[Sequence[int], Defect]:
+        """Let the LLM write the order, and read it."""
+        output = await self._generator.generate(
+            prompt, run.plan.budget(num_passages), priority=run.priority
+        )
         run.prompt_tokens += output.prompt_tokens
         run.generated_tokens += output.generated_tokens
         if output.is_refusal:
-            return range(len(rows)), Defect.REFUSED
+            return range(num_passages), Defect.REFUSED
         # An output is as long and as strange as an LLM makes it.
-        parsed = await asyncio.to_thread(template.parse, output.text, len(rows))
+        parsed = await asyncio.to_thread(run.plan.template.parse, output.text, num_passages)
         return parsed.order, parsed.defect
+
+    async def _ask_first_token(
+        self, run: _Run, prompt: GeneratorPrompt, num_passages: int
+    ) -> tuple[Sequence[int], Defect]:
+        """Let the LLM begin, and read the order from what it might have begun with."""
+        template = run.plan.template
+        first = await self._generator.first_token(
+            prompt, template.identifiers(num_passages), priority=run.priority
+        )
+        run.prompt_tokens += first.prompt_tokens
+        run.generated_tokens += first.generated_tokens
+        places, absent = template.rank_first_token(first.logprobs, num_passages)
+        run.identifiers_absent += absent
+        return places, Defect.REFUSED if absent == num_passages else Defect.OK
 
     async def _fit(self, run: _Run, rows: Sequence[int]) -> GeneratorPrompt:
         """Make a window's prompt, its passages cut evenly until it fits the LLM's context."""
