@@ -69,7 +69,7 @@ def plot(figures: Mapping[str, float], file: Path) -> None:
     left.set_xlabel("requests at once, and texts in each")
     left.set_ylabel("texts of 100 words a second")
     left.set_title("Embedding, all-MiniLM-L6-v2 (higher is better)")
-    left.legend(fontsize=8)
+    left.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     colours = [_THEIR_COLOUR if "cross" in label else _OUR_COLOUR for label in seconds]
     bars = right.barh(list(seconds), list(seconds.values()), color=colours)
     right.bar_label(bars, fmt="%.2f", padding=3)
