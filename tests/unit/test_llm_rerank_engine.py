@@ -104,6 +104,12 @@ async def test_one_window_over_all_candidates_is_one_call() -> None:
     assert indexes(outcome) == [1, 2, 0]
 
 
+async def test_a_window_of_one_document_costs_no_call() -> None:
+    generator = FakeGenerator()
+    await rerank(generator, candidates(range(21)), window_size=20, stride=20)
+    assert [len(passages(prompt)) for prompt in generator.prompts] == [20]
+
+
 async def test_passes_go_on_where_the_last_one_ended() -> None:
     generator = FakeGenerator()
     outcome = await rerank(generator, candidates(range(12)), window_size=4, stride=2, num_passes=5)

@@ -167,7 +167,8 @@ class LlmRerankEngine:
     async def _slide(self, run: _Run, order: list[int]) -> None:
         """Reorder window by window, in place; when the generator fails, leave the rest."""
         schedule = windows(len(order), run.plan.window_size, run.plan.stride)
-        schedule *= run.plan.num_passes
+        # The last one can be a single document, of which there is one order.
+        schedule = [window for window in schedule if len(window) > 1] * run.plan.num_passes
         for number, window in enumerate(schedule):
             rows = [order[position] for position in window]
             try:
