@@ -61,12 +61,14 @@ def candidate_bm25(query: str, texts: Sequence[str]) -> list[float]:
     return scores
 
 
-def candidate_bm25_warning() -> AnswerWarning:
-    """Say what such scores are not."""
-    return AnswerWarning(
-        WarningCode.CANDIDATE_BM25,
-        "first-stage scores were computed over the candidates alone: a collection's BM25 differs",
+def first_stage_warnings(wanted: FirstStageScores | None) -> list[AnswerWarning]:
+    """Warn of scores that are not what they would be over a collection."""
+    if wanted is None or wanted.source is not ScoreSource.CANDIDATE_BM25:
+        return []
+    message = (
+        "first-stage scores were computed over the candidates alone: a collection's BM25 differs"
     )
+    return [AnswerWarning(WarningCode.CANDIDATE_BM25, message)]
 
 
 _SILENT = {"show_progress": False}

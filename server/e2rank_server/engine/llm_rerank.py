@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from e2rank_server.engine.admission import WorkGate, estimate_tokens
-from e2rank_server.engine.first_stage import candidate_bm25_warning, first_stage_scores
+from e2rank_server.engine.first_stage import first_stage_scores, first_stage_warnings
 from e2rank_server.engine.llm_plan import LlmPlan, make_plan
 from e2rank_server.engine.stored_documents import Resolved, StoredDocuments, require_texts
 from e2rank_server.engine.urgency import Urgency, pass_priority
@@ -45,7 +45,6 @@ from e2rank_server.types import (
     RerankRequest,
     RerankUsage,
     ScoreKind,
-    ScoreSource,
     TextInput,
     Timings,
     WarningCode,
@@ -327,8 +326,7 @@ def _warnings(run: _Run) -> list[AnswerWarning]:
                 f"the prompts' documents were cut to {run.max_words} words to fit the generator",
             )
         )
-    if run.plan.scores is not None and run.plan.scores.source is ScoreSource.CANDIDATE_BM25:
-        warnings.append(candidate_bm25_warning())
+    warnings += first_stage_warnings(run.plan.scores)
     if run.failure is not None:
         warnings.append(
             AnswerWarning(

@@ -27,7 +27,7 @@ from e2rank_server.engine.document_vectors import (
     Sought,
     num_bytes,
 )
-from e2rank_server.engine.first_stage import candidate_bm25_warning, first_stage_scores
+from e2rank_server.engine.first_stage import first_stage_scores, first_stage_warnings
 from e2rank_server.engine.query import QueryPass, embed_query, instruction_warnings
 from e2rank_server.engine.scoring import best_first, cosine_scores, feedback_vector
 from e2rank_server.engine.stored_documents import Resolved, StoredDocuments, require_texts
@@ -243,9 +243,7 @@ class RerankEngine:
         order = best_first(cosine_scores(found.vectors, query.vector))
         shown_rows = order[: plan.num_documents].tolist()
         await self._read(run, shown_rows)
-        require_texts(
-            run.documents, run.resolved.positions, shown_rows, "the listwise prompt shows"
-        )
+        require_texts(run.documents, run.resolved.positions, shown_rows, _READER)
         return await self._embed_prompt(run, plan, shown_rows), found
 
     async def _complete(self, run: _Run, sought: Sought, permit: Permit) -> Found:
@@ -317,8 +315,7 @@ class RerankEngine:
                     "no E2Rank model was trained with first-stage scores in its prompt",
                 )
             )
-            if plan.scores.source is ScoreSource.CANDIDATE_BM25:
-                warnings.append(candidate_bm25_warning())
+        warnings += first_stage_warnings(plan.scores)
         if plan.order is PromptOrder.FIRST_STAGE:  # else the query pass has said it
             template = self._profile.prompts.listwise_template
             warnings += instruction_warnings(self._profile, template, run.request.instruction)
