@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cache.entries import keys_of
+from benchmarks.zipf import popularity
 from e2rank_server.embedding_cache.memory import (
     FIXED_BYTES,
     MemoryEmbeddingCache,
@@ -44,9 +45,7 @@ class Workload:
     @property
     def popularity(self) -> NDArray[np.float64]:
         """The share of each document in what is asked for, most popular first."""
-        weights = 1 / np.arange(1, self.documents + 1) ** self.exponent
-        shares: NDArray[np.float64] = weights / weights.sum()
-        return shares
+        return popularity(self.documents, self.exponent)
 
     @property
     def num_batches(self) -> int:

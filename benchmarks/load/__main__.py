@@ -40,6 +40,7 @@ from benchmarks.load.sections import (
     parts_of,
 )
 from benchmarks.server_flags import MEMORY_ONLY
+from benchmarks.serving import what_serves
 from e2rank_client import E2RankClient, E2RankError
 from e2rank_client.local_server import ServerStartError, local_server
 
@@ -177,11 +178,7 @@ def _describe(address: str) -> dict[str, Any]:
             "template": model.generator.default_template,
         }
     return {
-        "profile": model.identity.profile,
-        "revision": model.identity.revision,
-        "dtype": model.compute_dtype,
-        "embedder": model.identity.embedder_backend,
-        "tokenizer": model.identity.tokenizer_backend,
+        **what_serves(model),
         "prefix_caching": "off",
         **generated_by,
     }

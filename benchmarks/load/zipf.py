@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks.zipf import popularity
+
 EXPONENT = 0.9
 """As in the cache's benchmark."""
 
@@ -12,8 +14,7 @@ class ZipfNumbers:
     """Numbers from 0 on, the first the most popular, by Zipf's law; the same for the same seed."""
 
     def __init__(self, num_documents: int, seed: int) -> None:
-        weights = 1 / np.arange(1, num_documents + 1) ** EXPONENT
-        self._shares = np.cumsum(weights / weights.sum())
+        self._shares = np.cumsum(popularity(num_documents, EXPONENT))
         self._numbers = np.random.default_rng(seed)
 
     def draw(self, count: int) -> list[int]:

@@ -17,6 +17,7 @@ import psutil
 from benchmarks.overhead.messages import CHANNEL_OPTIONS
 from benchmarks.overhead.processes import family, listeners, stopped
 from benchmarks.server_flags import MEMORY_ONLY
+from benchmarks.serving import what_serves
 from e2rank.v1 import embedding_pb2_grpc, rerank_pb2_grpc
 from e2rank_client import AsyncE2RankClient
 from e2rank_client.local_server import local_server
@@ -143,11 +144,4 @@ async def _describe(address: str) -> dict[str, str]:
     """Say what serves, and so what the bare engine was started like."""
     async with AsyncE2RankClient(address) as client:
         model = await client.get_model()
-    identity = model.identity
-    return {
-        "profile": identity.profile,
-        "revision": identity.revision,
-        "dtype": model.compute_dtype,
-        "embedder": identity.embedder_backend,
-        "tokenizer": identity.tokenizer_backend,
-    }
+    return what_serves(model)

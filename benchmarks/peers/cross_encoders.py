@@ -7,22 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from benchmarks.qwen3 import QWEN3_0_6B
+
 _SEED = 0
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-
-# Qwen3-0.6B's config.json, as far as it decides what is computed.
-_QWEN3 = {
-    "vocab_size": 151936,
-    "hidden_size": 1024,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "max_position_embeddings": 40960,
-    "rope_theta": 1_000_000.0,
-    "tie_word_embeddings": True,
-}
 
 
 def write_minilm(embedder_folder: Path, target: Path) -> None:
@@ -42,7 +30,7 @@ def write_qwen3(tokenizer_json: Path, target: Path) -> None:
     """
     from transformers import Qwen3Config, Qwen3ForSequenceClassification
 
-    config = Qwen3Config(**_QWEN3, num_labels=1, pad_token_id=0)
+    config = Qwen3Config(**QWEN3_0_6B, num_labels=1, pad_token_id=0)
     _write(Qwen3ForSequenceClassification, config, target)
     shutil.copyfile(tokenizer_json, target / "tokenizer.json")
     tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<|endoftext|>"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.overhead.processes import family
+from e2rank_client.local_server import stop_session
 
 START_TIMEOUT_SECONDS = 600.0
 _STOP_TIMEOUT_SECONDS = 15.0
@@ -119,7 +119,7 @@ def running_peer(command: PeerCommand) -> Iterator[RunningPeer]:
         try:
             yield RunningPeer(command, process, log)
         finally:
-            _stop(process)
+            stop_session(process, _STOP_TIMEOUT_SECONDS)
 
 
 def _start(command: PeerCommand, log: Path) -> subprocess.Popen[bytes]:
@@ -138,18 +138,6 @@ def _start(command: PeerCommand, log: Path) -> subprocess.Popen[bytes]:
                 f"{command.name} cannot be started ({error}): install it with "
                 "`python3 deploy/setup.py bench peers`, or leave it out with --peers"
             ) from error
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    try:
-        if process.poll() is None:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_TIMEOUT_SECONDS)
-    finally:  # also when Ctrl-C cuts the wait short
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def free_port() -> int:

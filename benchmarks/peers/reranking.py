@@ -20,6 +20,7 @@ from benchmarks.overhead.texts import Texts
 from benchmarks.peers.break_even import break_even_hit_rate
 from benchmarks.peers.sides import EmbeddingPeer, MethodName, OurClient, OurServer
 from benchmarks.peers.turns import alone, order
+from benchmarks.zipf import popularity
 from e2rank_client import RerankResult
 
 PASSAGE_WORDS = 100
@@ -63,8 +64,7 @@ class ZipfCandidates:
     """Requests whose candidates are asked for by Zipf's law: the k-th at a rate of 1/k^s."""
 
     def __init__(self, passages: Sequence[str], exponent: float, candidates: int) -> None:
-        weights = 1 / np.arange(1, len(passages) + 1) ** exponent
-        self._shares = weights / weights.sum()
+        self._shares = popularity(len(passages), exponent)
         self._passages = passages
         self._candidates = candidates
         self._numbers = np.random.default_rng(_SEED)

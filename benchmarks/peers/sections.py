@@ -38,6 +38,7 @@ from benchmarks.peers.reranking import (
 )
 from benchmarks.peers.sides import EmbeddingPeer, HttpPeer, OurServer, SentenceTransformersPeer
 from benchmarks.peers.stage import Stage
+from benchmarks.serving import what_serves
 from e2rank_client import AsyncE2RankClient
 from e2rank_server.model_folder import prepare_model_folder
 from e2rank_server.profiles.loading import load_profile
@@ -221,14 +222,7 @@ async def _identity(address: str) -> dict[str, str]:
     """Say what our server serves, and with what."""
     async with AsyncE2RankClient(address) as client:
         model = await client.get_model()
-    identity = model.identity
-    return {
-        "profile": identity.profile,
-        "revision": identity.revision,
-        "dtype": model.compute_dtype,
-        "embedder": identity.embedder_backend,
-        "tokenizer": identity.tokenizer_backend,
-    }
+    return what_serves(model)
 
 
 def _passages() -> list[str]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.server_flags import MEMORY_ONLY
+from benchmarks.serving import what_serves
 from e2rank_client import Model
 from e2rank_client.local_server import local_server
 
@@ -67,15 +68,10 @@ def progress_bars(console: Console) -> Iterator[Progress]:
 
 def serving(model: Model) -> dict[str, str]:
     """Describe what serves, as conditions of a section."""
-    identity = model.identity
     return {
-        "profile": identity.profile,
-        "revision": identity.revision,
-        "fingerprint": identity.fingerprint,
-        "template_version": identity.template_version,
-        "dtype": model.compute_dtype,
-        "embedder": identity.embedder_backend,
-        "tokenizer": identity.tokenizer_backend,
+        **what_serves(model),
+        "fingerprint": model.identity.fingerprint,
+        "template_version": model.identity.template_version,
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.latency.random_model import make_model
-from benchmarks.latency.shapes import QWEN3_0_6B
+from benchmarks.qwen3 import QWEN3_0_6B
 from e2rank_server.model_folder import prepare_generator_folder, prepare_model_folder
 from e2rank_server.profiles.loading import load_profile
 from tests.contract.small_tokenizers import smollm_like

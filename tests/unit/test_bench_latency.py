@@ -15,9 +15,10 @@ from benchmarks.latency.bounds import Comparison, Pairs, speedups
 from benchmarks.latency.experiment import Experiment, UnequalWorkError
 from benchmarks.latency.prompts import WindowIds, e2rank_request, llm_request
 from benchmarks.latency.random_model import write_profile
-from benchmarks.latency.shapes import CANDIDATES, QWEN3_0_6B, SHAPES, Shape, first_tokens
+from benchmarks.latency.shapes import CANDIDATES, SHAPES, Shape, first_tokens
 from benchmarks.latency.turns import Server, Turns
 from benchmarks.overhead.texts import Texts
+from benchmarks.qwen3 import QWEN3_0_6B
 from e2rank.v1 import rerank_pb2
 from e2rank_server.llm_listwise.windows import windows
 from e2rank_server.profiles.loading import load_profile

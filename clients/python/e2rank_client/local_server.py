@@ -62,7 +62,7 @@ def local_server(
             with _termination_as_exit():
                 yield _wait_for_address(process, address_file, log, on_progress, timeout_seconds)
         finally:
-            _stop(process)
+            stop_session(process, _STOP_TIMEOUT_SECONDS)
 
 
 @contextlib.contextmanager
@@ -111,13 +111,13 @@ def _tail(log: Path, lines: int = _SHOWN_LOG_LINES) -> str:
     return "\n".join(log.read_text(errors="replace").rstrip().splitlines()[-lines:])
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Let the server drain; end what is left of its session after that."""
+def stop_session(process: subprocess.Popen[bytes], timeout_seconds: float) -> None:
+    """Let a process that leads a session end by itself, then kill what is left of the session."""
     try:
         if process.poll() is None:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_TIMEOUT_SECONDS)
+                process.wait(timeout_seconds)
     finally:  # also when a second Ctrl-C cuts the wait short
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
